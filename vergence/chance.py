@@ -5,6 +5,7 @@ change when a batch is cut differently, a run is resumed, or work moves to anoth
 """
 
 import hashlib
+import random
 
 import numpy as np
 import torch
@@ -29,6 +30,15 @@ def rng(*parts: int | str) -> np.random.Generator:
     True
     """
     return np.random.default_rng(key(*parts))
+
+
+def dice(*parts: int | str) -> random.Random:
+    """A generator with `choice`, `sample` and `shuffle` for whatever `parts` name.
+
+    >>> dice("a", 1).random() == dice("a", 1).random()
+    True
+    """
+    return random.Random(key(*parts))
 
 
 def uniform(key_B: Int[Tensor, " B"], position: int, size: int) -> Float[Tensor, "B size"]:

@@ -1,0 +1,12 @@
+"""Shapes are checked in tests only, and one thread is enough: nothing here is large."""
+
+import sys
+from pathlib import Path
+
+import torch
+from jaxtyping import install_import_hook
+
+# `laws` and `oracles` share their cases; a checkout that is not installed is tested as it lies.
+sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parent)]
+install_import_hook("vergence", "beartype.beartype")
+torch.set_num_threads(1)

@@ -1,0 +1,58 @@
+"""Loss and gradients of every method against plain Python."""
+
+import pytest
+import torch
+
+from oracles import plain
+from oracles.compare import ORACLES, agrees_with
+from vergence.objectives import METHODS
+from vergence.objectives.credit import centred, standardised
+
+OPTIONS = [
+    ("grpo", {}),
+    ("grpo", {"mean": "token", "clip_low": 0.1, "clip_high": 0.28, "dual": 3.0, "beta": 0.0}),
+    ("grpo", {"dual": 1.5, "beta": 0.1, "kl_cap": 10.0}),
+    ("papo-grpo@release", {}),
+    ("papo-grpo@release", {"eta": 0.05}),
+    ("papo-grpo@release", {"eta": 0.03, "gamma": 0.01, "beta": 0.0, "clip_high": 0.28}),
+    ("papo-grpo@release", {"eta": 0.05, "mean": "sequence"}),
+    ("papo-grpo@release", {"estimator": "k1"}),
+    ("papo-grpo@release", {"estimator": "k2"}),
+    ("papo-grpo@release", {"estimator": "k3-printed"}),
+    ("papo-grpo@paper", {}),
+    ("papo-grpo@paper", {"eta": 0.05}),
+    ("papo-grpo@paper", {"eta": 0.05, "mean": "token", "beta": 0.0}),
+    ("papo-grpo@paper", {"eta": 0.05, "estimator": "k3-printed"}),
+    ("papo-grpo@paper", {"estimator": "k1"}),
+    ("papo-grpo@paper", {"estimator": "k2"}),
+    ("papo-grpo@full", {}),
+    ("papo-grpo@full", {"eta": 0.05}),
+    ("papo-grpo@full", {"eta": 0.05, "gamma": 0.1, "mean": "sequence"}),
+]
+
+
+@pytest.mark.parametrize(("name", "options"), OPTIONS, ids=str)
+def test_loss_and_gradients_are_those_of_the_definition(name, options):
+    agrees_with(name, **options)
+
+
+def test_every_method_has_an_oracle():
+    assert METHODS.keys() == ORACLES.keys() == {name for name, _ in OPTIONS}
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("ddof", [0, 1])
+def test_credit_is_that_of_the_definition(seed, ddof):
+    reward_SG = torch.randint(0, 4, (6, 5), generator=torch.Generator().manual_seed(seed)).double() / 10
+    want = [plain.standardised(row, ddof=ddof) for row in reward_SG.tolist()]
+    torch.testing.assert_close(standardised(reward_SG, ddof=ddof), torch.tensor(want, dtype=torch.float64))
+    torch.testing.assert_close(centred(reward_SG), reward_SG - reward_SG.mean(-1, keepdim=True), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("reward", [0.0, 0.1, 0.7, 1.0, 1e6])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_equal_rewards_are_exactly_no_reason_to_change(reward, dtype):
+    reward_SG = torch.full((2, 5), reward, dtype=dtype)
+    assert (standardised(reward_SG) == 0).all()
+    assert (centred(reward_SG) == 0).all()
+    assert (standardised(reward_SG[:, :1]) == 0).all()

@@ -1,0 +1,161 @@
+"""The embedded scenes: worlds drawn from a seed, so that a full experiment needs no download.
+
+Every scene is a function of (world, split, seed, index): it can be drawn alone, in any order, on any process.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from itertools import count
+from random import Random
+from typing import Any, NamedTuple
+
+from PIL import Image
+
+from vergence.chance import dice
+from vergence.scenes import bars, geometry, grid
+from vergence.scenes.speech import OPENINGS
+from vergence.scenes.split import SPLITS, Split, assign, content_hash
+from vergence.types import Fact, Gold, Scene, UserError
+
+
+class World(NamedTuple):
+    """A kind of scene, as functions of its content (a plain tuple)."""
+
+    draft: Callable[[Random, bool], Any]
+    """(die, novel) -> content. `novel`: ask about the colour and shape that training leaves out."""
+    pose: Callable[[Any], tuple[str, Gold]]
+    """content -> question and answer."""
+    facts: Callable[[Any], tuple[tuple[Fact, ...], tuple[Fact, ...]]]
+    """content -> everything visible, and what the question needs."""
+    change: Callable[[Any, Random], Any]
+    """content -> one needed fact changed, another answer."""
+    see: Callable[[Any, Random], str]
+    """content -> the needed facts in words."""
+    survey: Callable[[Any, Random], str]
+    """content -> everything visible in words."""
+    reason: Callable[[Any, Random], str]
+    """content -> the way from the facts to the answer in words."""
+    paint: Callable[..., Image.Image]
+    """(content, split, *key) -> picture."""
+    cells: Callable[[Any], tuple[str, ...]]
+    """content -> what is in each of the nine cells, in words."""
+
+
+def _on_grid(draft: Callable[[Random, bool], grid.Grid]) -> World:
+    return World(draft, grid.pose, grid.facts, grid.change, grid.see, grid.survey, grid.reason, grid.paint, grid.cells)
+
+
+def _of(module) -> World:
+    return World(*(getattr(module, name) for name in World._fields))
+
+
+WORLDS: dict[str, World] = {
+    "digits": _on_grid(grid.draft_digits),
+    "shapes": _on_grid(grid.draft_shapes),
+    "bars": _of(bars),
+    "geometry": _of(geometry),
+    "mosaic": _on_grid(grid.draft_mosaic),
+}
+TRAINED = ("digits", "shapes", "bars", "geometry")
+"""The worlds of the warm start and of training by default. `mosaic` is kept for out-of-domain evaluation."""
+
+
+class Drawn(NamedTuple):
+    """A scene with what only its maker knows."""
+
+    scene: Scene
+    content: Any
+
+
+def draw(world: str, split: Split, index: int, *, seed: int = 0, novel: bool = False, partner: bool = True) -> Drawn:
+    """Scene number `index` of a world, split and seed.
+
+    Content is drawn until its hash belongs to the split, so no two splits share a scene, whatever their seeds; the
+    handwriting is that of the split.
+
+    Args:
+        novel: ask about the colour and the shape that are left out of training (world `shapes`).
+        partner: draw the counterfactual too.
+
+    Raises:
+        UserError: no such world or split.
+    """
+    if world not in WORLDS:
+        raise UserError(f"no world {world!r}; the embedded worlds are {', '.join(WORLDS)}")
+    if split not in SPLITS:
+        raise UserError(f"no split {split!r}; the splits are {', '.join(SPLITS)}")
+    name = f"{world}/{split}/{seed}/{index}{'/novel' if novel else ''}"
+    for attempt in count():
+        die = dice("scene", name, attempt)
+        content = WORLDS[world].draft(die, novel)
+        scene = _scene(world, split, name, content, die, images=False)
+        if assign(content_hash(scene)) == split:
+            break
+    scene = _scene(world, split, name, content, dice("words", name), images=True)
+    if partner:
+        other = WORLDS[world].change(content, dice("partner", name))
+        twin = _scene(world, split, name, other, dice("words", name), images=True)
+        scene = replace(scene, counterfactual=twin)
+    return Drawn(scene, content)
+
+
+def draw_many(
+    worlds: Sequence[str], split: Split, number: int, *, start: int = 0, seed: int = 0, novel: bool = False
+) -> list[Scene]:
+    """`number` scenes, the worlds taking turns, from position `start` on."""
+    turns = range(start, start + number)
+    return [
+        draw(worlds[turn % len(worlds)], split, turn // len(worlds), seed=seed, novel=novel, partner=False).scene
+        for turn in turns
+    ]
+
+
+def say(drawn: Drawn, world: str, die: Random, *, misread: bool = False) -> str:
+    """A worked response: facts in one of their orders and wordings, a valid way of reasoning, the answer in a box.
+
+    With `misread` one needed fact is stated wrongly and everything after it follows from that.
+    """
+    functions = WORLDS[world]
+    content = functions.change(drawn.content, die) if misread else drawn.content
+    reasoning = functions.reason(content, die)
+    thought = f"{die.choice(OPENINGS)}{functions.see(content, die)}.{f' {reasoning}.' if reasoning else ''}"
+    return f"<think>{thought}</think>\\boxed{{{functions.pose(content)[1].text}}}"
+
+
+def guesses(world: str, *, number: int = 2000) -> dict[str, str]:
+    """For each question of a world, the answer it most often has in training: the best guess without the image."""
+    answers: dict[str, Counter[str]] = defaultdict(Counter)
+    for index in range(number):
+        die = dice("guess", world, index)
+        question, gold = WORLDS[world].pose(WORLDS[world].draft(die, False))
+        answers[question][gold.text] += 1
+    return {question: counted.most_common(1)[0][0] for question, counted in answers.items()}
+
+
+def guess_accuracy(scenes: Sequence[Scene]) -> dict[str, float]:
+    """By world, the share of these scenes that the best guess from the question alone gets right."""
+    right: dict[str, list[bool]] = defaultdict(list)
+    best: dict[str, dict[str, str]] = {}
+    for scene in scenes:
+        if scene.world not in best:
+            best[scene.world] = guesses(scene.world)
+        right[scene.world].append(best[scene.world].get(scene.question) == scene.gold.text)
+    return {world: sum(hits) / len(hits) for world, hits in right.items()}
+
+
+def _scene(world: str, split: str, name: str, content: Any, die: Random, *, images: bool) -> Scene:
+    functions = WORLDS[world]
+    question, gold = functions.pose(content)
+    return Scene(
+        key=name,
+        world=world,
+        images=(functions.paint(content, split, name),) if images else (),
+        question=question,
+        gold=gold,
+        facts=functions.facts(content)[0],
+        caption=functions.see(content, die) + ".",
+    )
+

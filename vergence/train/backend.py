@@ -1,0 +1,37 @@
+"""Where a run happens: the few operations that depend on how many processes there are."""
+
+from collections.abc import Iterable, Mapping
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+
+class Backend(Protocol):
+    """What several processes have to agree on."""
+
+    rank: int
+    world_size: int
+
+    def sum(self, totals: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Each number added over processes."""
+        ...
+
+    def clip(self, weights: Iterable[Tensor], norm: float) -> float:
+        """Scale the whole gradient down to `norm` if it is longer; return its length before."""
+        ...
+
+
+class OneProcess:
+    """One process, one device: the definition of correct."""
+
+    rank = 0
+    world_size = 1
+
+    def sum(self, totals: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The numbers themselves."""
+        return dict(totals)
+
+    def clip(self, weights: Iterable[Tensor], norm: float) -> float:
+        """See `Backend`."""
+        return float(torch.nn.utils.clip_grad_norm_(weights, norm))

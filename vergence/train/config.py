@@ -1,0 +1,177 @@
+"""Everything that decides a run, as data: every field with its unit and the reason for its default."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from vergence.scenes.embedded import TRAINED
+from vergence.types import UserError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    """A complete run. Recipes return one; the command line replaces fields; `config.yaml` in a run folder reads back."""
+
+    # what is trained, and how
+    model: str = "seedling"
+    """A folder in Hugging Face layout, or "seedling", the tiny policy in the package."""
+    method: str = "papo"
+    """An entry of the catalogue: see `vergence methods`."""
+    options: dict[str, str] = field(default_factory=dict)
+    """The method's own settings that differ from its defaults, e.g. gamma 0.02. Names are checked against the method."""
+    seed: int = 0
+    """Of everything that is drawn: scenes, sampling noise, masks."""
+    steps: int = 100
+    """Optimizer steps."""
+
+    # what it is asked
+    scenes: str = "embedded"
+    """"embedded", or the path of a .jsonl file with columns image, question, answer."""
+    worlds: tuple[str, ...] = TRAINED
+    """Which embedded worlds take turns. `mosaic` is left for out-of-domain evaluation."""
+    wording: Literal["short", "think"] = "short"
+    """How a question is put: "short" for the seedling, "think" (PAPO's prompt) for instruction-tuned models."""
+    scenes_per_batch: int = 24
+    """S: scenes that are asked between two rounds of updates."""
+    siblings: int = 8
+    """G: responses to each scene, compared with each other."""
+    temperature: float = 1.0
+    """Of sampling, and of the log-probabilities that are trained. 1 keeps both the model's own."""
+    max_tokens: int = 64
+    """Longest response, tokens."""
+
+    # how it is updated
+    parts: int = 1
+    """Optimizer steps on one batch of rollouts, each on its share of the scenes (PAPO: 3)."""
+    passes: int = 1
+    """Times that a batch of rollouts is gone through."""
+    micro_batch: int = 96
+    """Rollouts in one forward pass. Memory only: the gradient does not depend on it."""
+    lr: float = 1.5e-4
+    """Peak learning rate of AdamW. Right for the seedling; 1e-6 is usual at 3B to 7B."""
+    warmup: int = 10
+    """Steps of linear warm-up: the first gradients are the noisiest."""
+    decay: Literal["constant", "linear"] = "constant"
+    """After the warm-up: constant, or linearly to a tenth at the last step."""
+    betas: tuple[float, float] = (0.9, 0.99)
+    """Of AdamW."""
+    weight_decay: float = 0.0
+    """Of AdamW. 0: the runs are short."""
+    clip_norm: float = 1.0
+    """The gradient is scaled down to this norm when it is longer."""
+
+    # what is watched and kept
+    watch_every: int = 5
+    """Steps between measurements of the KL to the masked view, for every method alike. 0: never."""
+    eval_every: int = 0
+    """Steps between evaluations on the tune split. 0: never."""
+    eval_scenes: int = 96
+    """Scenes of such an evaluation."""
+    eval_samples: int = 2
+    """Responses to each of them."""
+    save_every: int = 0
+    """Steps between checkpoints; there is always one at the end. 0: only there."""
+
+    # where it runs
+    device: str = "cpu"
+    """"cpu", "cuda", "cuda:1", ..."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Of the weights in training."""
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "scenes_per_batch", "max_tokens", "parts", "passes", "micro_batch", "eval_scenes", "eval_samples"):
+            _require(getattr(self, name) >= 1, name, "at least 1", getattr(self, name))
+        for name in ("warmup", "watch_every", "eval_every", "save_every"):
+            _require(getattr(self, name) >= 0, name, "0 or more", getattr(self, name))
+        _require(self.siblings >= 2, "siblings", "at least 2 (advantages compare siblings)", self.siblings)
+        _require(self.temperature > 0, "temperature", "above 0", self.temperature)
+        _require(0 < self.lr < 1, "lr", "between 0 and 1", self.lr)
+        _require(self.clip_norm > 0, "clip_norm", "above 0", self.clip_norm)
+        _require(self.weight_decay >= 0, "weight_decay", "0 or more", self.weight_decay)
+        _require(all(0 <= beta < 1 for beta in self.betas), "betas", "in [0, 1)", self.betas)
+        _require(
+            self.scenes_per_batch % self.parts == 0, "scenes_per_batch", f"a multiple of parts={self.parts}", self.scenes_per_batch
+        )
+        _require(len(self.worlds) > 0, "worlds", "at least one world", self.worlds)
+
+    @property
+    def steps_per_batch(self) -> int:
+        """Optimizer steps that one batch of rollouts serves."""
+        return self.parts * self.passes
+
+
+def to_yaml(config: Config) -> str:
+    """The config as text that `from_yaml` reads back to an equal one."""
+    plain = {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(config).items()}
+    return yaml.safe_dump(plain, sort_keys=False)
+
+
+def from_yaml(text: str, where: str = "config.yaml") -> Config:
+    """The config that a text describes.
+
+    >>> from_yaml(to_yaml(Config(seed=7, options={"gamma": "0.1"}))) == Config(seed=7, options={"gamma": "0.1"})
+    True
+    >>> from_yaml("stepz: 3")
+    Traceback (most recent call last):
+    vergence.types.UserError: config.yaml: unknown key 'stepz'; did you mean 'steps'?
+
+    Raises:
+        UserError: not a mapping, an unknown key (the nearest is named), a wrong type or a value out of range.
+    """
+    try:
+        read = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise UserError(f"{where} is not YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(read, Mapping):
+        raise UserError(f"{where} must hold `field: value` lines, not {type(read).__name__}")
+    known = {one.name: one for one in fields(Config)}
+    for name in read:
+        if name not in known:
+            near = difflib.get_close_matches(str(name), known, n=1, cutoff=0.0)[0]
+            raise UserError(f"{where}: unknown key {name!r}; did you mean {near!r}?")
+    return Config(**{name: _convert(name, known[name].type, value, where) for name, value in read.items()})
+
+
+def load_config(path: Path) -> Config:
+    """The config in a file.
+
+    Raises:
+        UserError: no such file, or see `from_yaml`.
+    """
+    if not path.is_file():
+        raise UserError(f"no config at {path}; give the config.yaml of a run folder, or start from a recipe")
+    return from_yaml(path.read_text(), str(path))
+
+
+def _convert(name: str, kind: Any, value: Any, where: str) -> Any:
+    """YAML has no tuples, and reads 1e-4 as text."""
+    try:
+        if kind == "float":
+            return float(value)
+        if kind == "int" and not (isinstance(value, int) and not isinstance(value, bool)):
+            raise ValueError
+        if kind == "str" and not isinstance(value, str):
+            raise ValueError
+        if kind.startswith("tuple[float"):
+            low, high = value
+            return float(low), float(high)
+        if kind.startswith("tuple[str"):
+            return tuple(str(one) for one in value)
+        if kind.startswith("dict"):
+            return {str(key): str(one) for key, one in value.items()}
+        if kind.startswith("Literal") and repr(value).replace("'", '"') not in kind:
+            raise ValueError
+    except (ValueError, TypeError, AttributeError) as error:
+        raise UserError(f"{where}: {name} must be {kind}, got {value!r}") from error
+    return value
+
+
+def _require(holds: bool, name: str, contract: str, value: Any) -> None:
+    if not holds:
+        raise UserError(f"{name} must be {contract}, got {value}")
