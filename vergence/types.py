@@ -26,6 +26,7 @@ from torch import Tensor
 B = Float[Tensor, " B"]
 BT = Float[Tensor, "B T"]
 SG = Float[Tensor, "S G"]
+Mask = Bool[Tensor, "B T"]
 Scalar = Float[Tensor, ""]
 
 
@@ -143,7 +144,7 @@ class Batch:
     scene_B: Int[Tensor, " B"]
     """Which scene of the step each rollout belongs to."""
     token_BT: Int[Tensor, "B T"]
-    mask_BT: Bool[Tensor, "B T"]
+    mask_BT: Mask
     """True on the response tokens that train."""
     sampled_logp_BT: BT
     """Log-probability (nats) of each token under the weights that sampled it."""
@@ -155,6 +156,10 @@ class Batch:
     def rows(self, index: slice | Tensor) -> Batch:
         """Some of the rollouts."""
         return Batch(**{field.name: getattr(self, field.name)[index] for field in fields(self)})
+
+    def to(self, device: torch.device) -> Batch:
+        """The same on another device."""
+        return Batch(**{field.name: getattr(self, field.name).to(device) for field in fields(self)})
 
 
 # ---------------------------------------------------------------------------------------------------- views
@@ -249,6 +254,10 @@ class Stats:
         """KL(`view` || `against`) over the vocabulary, nats."""
         return self._get(view, "kl", against)
 
+    def read(self, read: Read) -> BT:
+        """Whatever was declared."""
+        return self._get(*read[:3])
+
     def rows(self, index: slice | Tensor) -> Stats:
         """Those of some of the rollouts."""
         return Stats({key: value_BT[index] for key, value_BT in self.value.items()})
@@ -313,6 +322,8 @@ class Method(NamedTuple):
     ask: Literal["answer", "caption"] = "answer"
     sample_view: str = "image"
     """What the policy sees when it samples."""
+    metrics: Objective = {}
+    """Terms that are averaged for the log and never minimised. They read what the objective reads."""
 
 
 def with_advantage(batch: Batch, advantage_B: B) -> Batch:

@@ -5,8 +5,8 @@ from math import inf
 
 from vergence.objectives.credit import standardised
 from vergence.objectives.objective import add, term, term_of, views_read
-from vergence.objectives.terms import k3, surrogate
-from vergence.objectives.weighting import MEANS, MeanName
+from vergence.objectives.terms import Clipped, clip_fraction, k3, surrogate
+from vergence.objectives.weighting import MEANS, PER_TOKEN, MeanName
 from vergence.types import BT, About, Batch, Method, Original, Read, Stats, UserError, View
 
 IMAGE = Read("image", "logp", when="grad")
@@ -65,10 +65,22 @@ def grpo(
         clip = (clip_low, clip_high)
         return surrogate(live.logp("image"), batch.sampled_logp_BT, batch.advantage_B, clip=clip, dual=dual or None)
 
+    def clipped(batch: Batch, frozen: Stats, live: Stats) -> Clipped:
+        return clip_fraction(
+            live.logp("image"), batch.sampled_logp_BT, batch.advantage_B, clip=(clip_low, clip_high)
+        )
+
     drift = partial(k3, limit=kl_cap or inf)
+    metrics = add(
+        term("clip_ratio/low", 1.0, PER_TOKEN, (IMAGE,), lambda *seen: clipped(*seen).low_BT),
+        term("clip_ratio/high", 1.0, PER_TOKEN, (IMAGE,), lambda *seen: clipped(*seen).high_BT),
+        term_of(drift, IMAGE, REFERENCE, name="kl", coefficient=1.0, mean=PER_TOKEN) if beta else {},
+    )
     objective = add(
         term("surrogate", 1.0, MEANS[mean], (IMAGE,), policy),
         term_of(drift, IMAGE, REFERENCE, name="reference_kl", coefficient=beta, mean=MEANS[mean]),
     )
     views = {"image": View(Original()), "reference": View(Original(), policy="reference")}
-    return Method(ABOUT, partial(standardised, eps=eps), objective, views_read(objective, views))
+    return Method(
+        ABOUT, partial(standardised, eps=eps), objective, views_read(objective, views), metrics=metrics
+    )

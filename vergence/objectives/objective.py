@@ -54,13 +54,9 @@ def term_of(function: Callable[..., BT], *reads: Read, name: str, coefficient: f
     """
 
     def value(batch: Batch, frozen: Stats, live: Stats) -> BT:
-        return function(*(_look(frozen if read.when == "frozen" else live, read) for read in reads))
+        return function(*((frozen if read.when == "frozen" else live).read(read) for read in reads))
 
     return term(name, coefficient, mean, reads, value)
-
-
-def _look(stats: Stats, read: Read) -> BT:
-    return getattr(stats, read.quantity)(*filter(None, (read.view, read.against)))
 
 
 def add(*objectives: Objective) -> Objective:

@@ -8,12 +8,9 @@ from collections.abc import Callable
 from typing import Literal, NamedTuple
 
 import torch
-from jaxtyping import Bool
-from torch import Tensor
 
-from vergence.types import BT, Scalar
+from vergence.types import BT, Mask, Scalar
 
-Mask = Bool[Tensor, "B T"]
 MeanName = Literal["token", "sequence"]
 
 

@@ -34,8 +34,8 @@ class World(NamedTuple):
     """content -> one needed fact changed, another answer."""
     see: Callable[[Any, Random], str]
     """content -> the needed facts in words."""
-    survey: Callable[[Any, Random], str]
-    """content -> everything visible in words."""
+    survey: Callable[[Any], str]
+    """content -> everything visible, in one fixed order and wording."""
     reason: Callable[[Any, Random], str]
     """content -> the way from the facts to the answer in words."""
     paint: Callable[..., Image.Image]
@@ -100,6 +100,21 @@ def draw(world: str, split: Split, index: int, *, seed: int = 0, novel: bool = F
         twin = _scene(world, split, name, other, dice("words", name), images=True)
         scene = replace(scene, counterfactual=twin)
     return Drawn(scene, content)
+
+
+def of_key(key: str) -> Scene:
+    """The scene that has this key.
+
+    >>> of_key("bars/tune/0/3").key
+    'bars/tune/0/3'
+
+    Raises:
+        UserError: it is not the key of an embedded scene.
+    """
+    world, split, seed, index, *rest = [*key.split("/"), "", "", ""][:5]
+    if world not in WORLDS or split not in SPLITS or not (seed.isdigit() and index.isdigit()) or rest not in ([""], ["novel"]):
+        raise UserError(f"{key!r} is not the key of an embedded scene: world/split/seed/index, e.g. bars/tune/0/3")
+    return draw(world, split, int(index), seed=int(seed), novel=rest == ["novel"], partner=False).scene
 
 
 def draw_many(

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from PIL import Image
 
 from vergence.scenes.canvas import COLOURS, NOVEL_COLOUR, NOVEL_SHAPE, SHAPES, draw_digit, draw_shape, grain, paper
-from vergence.scenes.speech import LINKS, add_up, say_fact, say_line
+from vergence.scenes.speech import LINKS, add_up, line_as_read, say_fact, say_line
 from vergence.types import Fact, Gold
 
 DIGITS = tuple("0123456789")
@@ -135,13 +135,10 @@ def see(grid: Grid, die: Random) -> str:
     return say_line(f"{axis} {number}", [grid.at(*place) for place in places], die)
 
 
-def survey(grid: Grid, die: Random) -> str:
-    """Everything, row by row or column by column."""
-    axis = die.choice(("row", "column"))
-    lines = {
-        i: [grid.at(i, j) if axis == "row" else grid.at(j, i) for j in (1, 2, 3)] for i in (1, 2, 3)
-    }
-    return ". ".join(say_line(f"{axis} {i}", values, die) for i, values in lines.items())
+def survey(grid: Grid) -> str:
+    """Everything, in one fixed order and wording."""
+    rows = {i: [grid.at(i, j) for j in (1, 2, 3)] for i in (1, 2, 3)}
+    return ". ".join(line_as_read(f"row {i}", "left", ":", values) for i, values in rows.items())
 
 
 def reason(grid: Grid, die: Random) -> str:

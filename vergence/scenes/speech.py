@@ -50,9 +50,17 @@ def say_line(line: str, values: Sequence[str], die: Random) -> str:
     """
     near, far = ("left", "right") if line.startswith("row") else ("top", "bottom")
     start = die.choice((near, far))
-    ordered = list(values) if start == near else list(values)[::-1]
-    comma = ", " if any(" " in value or value == "empty" for value in values) else " "
-    return f"{line} from {start}{die.choice(VERBS)} {comma.join(ordered)}"
+    return line_as_read(line, start, die.choice(VERBS), list(values) if start == near else list(values)[::-1])
+
+
+def line_as_read(line: str, start: str, verb: str, ordered: Sequence[str]) -> str:
+    """A row or column in words, its cells in the order in which they are read.
+
+    >>> line_as_read("row 2", "left", ":", ["3", "8", "1"])
+    'row 2 from left: 3 8 1'
+    """
+    comma = ", " if any(" " in value or value == "empty" for value in ordered) else " "
+    return f"{line} from {start}{verb} {comma.join(ordered)}"
 
 
 def read_facts(text: str) -> list[Fact]:

@@ -165,7 +165,7 @@ def _convert(name: str, kind: Any, value: Any, where: str) -> Any:
             return tuple(str(one) for one in value)
         if kind.startswith("dict"):
             return {str(key): str(one) for key, one in value.items()}
-        if kind.startswith("Literal") and repr(value).replace("'", '"') not in kind:
+        if kind.startswith("Literal") and repr(value) not in kind.replace('"', "'"):
             raise ValueError
     except (ValueError, TypeError, AttributeError) as error:
         raise UserError(f"{where}: {name} must be {kind}, got {value!r}") from error

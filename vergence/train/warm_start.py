@@ -42,6 +42,8 @@ class WarmStart:
     lr: float = 3e-3
     examples: int = 12000
     """Different examples that are drawn."""
+    survey_steps: int = 0
+    """The first of these steps practise telling everything, and nothing else."""
     misread: float = 0.3
     """Share of worked responses that state one needed fact wrongly."""
     shares: tuple[float, float, float, float, float] = (0.48, 0.08, 0.28, 0.10, 0.06)
@@ -54,6 +56,7 @@ class Example(NamedTuple):
 
     prompt: Prompt
     response: tuple[int, ...]
+    ask: str
     cells: tuple[tuple[int, int], ...] | None
     """For an example with an image: two token ids that name what is in each cell (one twice, if one word does)."""
 
@@ -94,7 +97,7 @@ def _example(reader: Reader, drawn: embedded.Drawn, world: str, die, settings: W
         text = embedded.WORLDS[world].see(content, die) + "."
     elif ask == "survey":
         prompt = reader.prompt("What is in the picture? Describe.", scene.images)
-        text = embedded.WORLDS[world].survey(drawn.content, die) + "."
+        text = embedded.WORLDS[world].survey(drawn.content) + "."
     elif ask == "from caption":
         prompt, text = render_text(reader, scene.question, scene.caption), embedded.say(drawn, world, die)
     else:  # without an image: the right answer of some scene with this question is a sample of the prior
@@ -104,7 +107,7 @@ def _example(reader: Reader, drawn: embedded.Drawn, world: str, die, settings: W
     named = None
     if prompt.pixels is not None:
         named = tuple(_name(reader, words) for words in embedded.WORLDS[world].cells(drawn.content))
-    return Example(prompt, response, named)
+    return Example(prompt, response, ask, named)
 
 
 def _seen(reader: Reader, scene) -> Prompt:
@@ -155,8 +158,10 @@ def imitate(
     loss = torch.tensor(0.0)
     for step in range(settings.steps):
         _set_lr(optimizer, settings.lr, step, settings.steps, warmup=30)
+        if step == settings.survey_steps:
+            order = []
         if len(order) < settings.batch:
-            order = list(range(len(shown)))
+            order = [i for i, e in enumerate(shown) if step >= settings.survey_steps or e.ask == "survey"]
             dice("order", settings.seed, step).shuffle(order)
         batch = [shown[order.pop()] for _ in range(settings.batch)]
         longest = max(len(example.response) for example in batch)

@@ -1,0 +1,133 @@
+"""Asking a policy held-out questions: one record per answer, kept before any mean is taken."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from vergence import chance
+from vergence.models.policy import Policy
+from vergence.rollout.generate import Generate
+from vergence.rollout.render import Wording, render
+from vergence.rollout.sampler import roll_out
+from vergence.scenes.source import open_source
+from vergence.scenes.speech import false_facts
+from vergence.train.config import Config
+from vergence.train.loop import Evaluate
+from vergence.types import Original, RewardSpec, Scene, ViewSpec
+
+Record = dict[str, Any]
+
+
+def answer(
+    policy: Policy,
+    scenes: Sequence[Scene],
+    *,
+    samples: int = 4,
+    seed: int = 0,
+    show: ViewSpec = Original(),
+    temperature: float = 1.0,
+    max_tokens: int = 64,
+    wording: Wording = "short",
+) -> list[Record]:
+    """One record per answer: `samples` answers to each scene, seen as `show` says.
+
+    `false_facts` counts the stated facts that are not so, where the scene knows its facts (else None). The noise of an
+    answer is keyed by (seed, scene, sample): two policies asked with one seed are asked alike.
+    """
+    prompts = [
+        render(policy.reader, scene, show, chance.key(seed, "evaluation", scene.key), wording=wording) for scene in scenes
+    ]
+    rollouts = roll_out(
+        Generate(policy),
+        policy.reader,
+        scenes,
+        prompts,
+        siblings=samples,
+        seed=(seed, "evaluation"),
+        temperature=temperature,
+        max_tokens=max_tokens,
+        reward=RewardSpec(),
+    )
+    return [
+        {
+            "scene": rollout.scene.key,
+            "world": rollout.scene.world,
+            "sample": rollout.sibling,
+            "question": rollout.scene.question,
+            "gold": rollout.scene.gold.text,
+            "response": rollout.text,
+            "extracted": rollout.verdict.extracted,
+            "status": rollout.verdict.status,
+            "finish": rollout.sampled.finish,
+            "false_facts": len(false_facts(rollout.text, rollout.scene.facts)) if rollout.scene.facts else None,
+        }
+        for rollout in rollouts
+    ]
+
+
+def accuracy(records: Sequence[Record]) -> float:
+    """avg@k: the share of answers that are right, every question having as many.
+
+    >>> accuracy([{"status": "right"}, {"status": "wrong"}, {"status": "unparsed"}, {"status": "right"}])
+    0.5
+    """
+    return fmean(record["status"] == "right" for record in records)
+
+
+def perception_errors(records: Sequence[Record]) -> float:
+    """The share of answers that state at least one false fact.
+
+    >>> perception_errors([{"false_facts": 0}, {"false_facts": 2}])
+    0.5
+    """
+    return fmean(bool(record["false_facts"]) for record in records)
+
+
+def by_world(records: Sequence[Record]) -> dict[str, list[Record]]:
+    """The records of each world, in the order of first appearance."""
+    worlds: dict[str, list[Record]] = {}
+    for record in records:
+        worlds.setdefault(record["world"], []).append(record)
+    return worlds
+
+
+def by_question(records: Sequence[Record]) -> dict[str, float]:
+    """Scene -> the share of its answers that are right."""
+    answers: dict[str, list[bool]] = {}
+    for record in records:
+        answers.setdefault(record["scene"], []).append(record["status"] == "right")
+    return {scene: fmean(right) for scene, right in answers.items()}
+
+
+def tune_evaluation(config: Config) -> Evaluate:
+    """What the training loop calls every so often: accuracy and perception errors on the tune split."""
+    scenes = open_source(config.scenes, config.worlds).held_out("tune", config.eval_scenes, seed=config.seed)
+
+    def evaluate(policy: Policy) -> Mapping[str, float]:
+        records = answer(
+            policy,
+            scenes,
+            samples=config.eval_samples,
+            seed=config.seed,
+            temperature=config.temperature,
+            max_tokens=config.max_tokens,
+            wording=config.wording,
+        )
+        found = {"accuracy": accuracy(records)}
+        if all(record["false_facts"] is not None for record in records):
+            found["perception_errors"] = perception_errors(records)
+        return found | {f"accuracy/{world}": accuracy(those) for world, those in by_world(records).items()}
+
+    return evaluate
+
+
+def write_records(path: Path, records: Sequence[Record]) -> None:
+    """One JSON line per answer."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(record) + "\n" for record in records))
+
+

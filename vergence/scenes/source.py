@@ -1,0 +1,68 @@
+"""Where scenes come from, behind one small protocol."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from vergence.scenes import embedded
+from vergence.scenes.split import Split
+from vergence.types import Scene, UserError
+
+
+class Source(Protocol):
+    """An endless supply of scenes to train on, and fixed ones to evaluate on."""
+
+    def train(self, start: int, number: int, *, seed: int) -> list[Scene]:
+        """`number` scenes of the train split from position `start` on: a function of its arguments alone."""
+        ...
+
+    def held_out(self, split: Split, number: int, *, seed: int) -> list[Scene]:
+        """The first `number` scenes of a split that is not trained on (fewer, if there are no more)."""
+        ...
+
+    def scene(self, key: str) -> Scene:
+        """The scene of that key, as `train` or `held_out` gave it.
+
+        Raises:
+            UserError: this source has none of that key.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Embedded:
+    """Scenes that are drawn, the worlds taking turns."""
+
+    worlds: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        for world in self.worlds:
+            if world not in embedded.WORLDS:
+                raise UserError(f"no world {world!r}; the embedded worlds are {', '.join(embedded.WORLDS)}")
+
+    def train(self, start: int, number: int, *, seed: int) -> list[Scene]:
+        """See `Source`."""
+        return embedded.draw_many(self.worlds, "train", number, start=start, seed=seed)
+
+    def held_out(self, split: Split, number: int, *, seed: int) -> list[Scene]:
+        """See `Source`."""
+        return embedded.draw_many(self.worlds, split, number, seed=seed)
+
+    def scene(self, key: str) -> Scene:
+        """See `Source`."""
+        return embedded.of_key(key)
+
+
+def open_source(scenes: str, worlds: Sequence[str]) -> Source:
+    """The source that a config names: "embedded", or the path of a .jsonl file.
+
+    Raises:
+        UserError: there is no such source, or its data is malformed (file, line and field are named).
+    """
+    if scenes == "embedded":
+        return Embedded(tuple(worlds))
+    from vergence.scenes.files import read_jsonl
+
+    return read_jsonl(scenes)

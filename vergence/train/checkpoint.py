@@ -1,0 +1,152 @@
+"""Checkpoints: a folder in Hugging Face layout with the trainer's state beside it. No pickle.
+
+A checkpoint is written under another name and renamed when it is whole, so what has the name of one is one.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from dataclasses import fields
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from vergence.models.policy import Policy
+from vergence.train.run import telling_of_space
+from vergence.types import Batch, Stats, UserError
+
+
+class Pending(NamedTuple):
+    """A batch of rollouts that more optimizer steps are to be taken on."""
+
+    batch: Batch
+    frozen: Stats
+
+
+class Restored(NamedTuple):
+    """Where a run stands."""
+
+    step: int
+    pending: Pending | None
+
+
+def name_of(step: int) -> str:
+    """The folder of a step.
+
+    >>> name_of(40)
+    'step-000040'
+    """
+    return f"step-{step:06d}"
+
+
+def save(
+    folder: Path, policy: Policy, optimizer: torch.optim.Optimizer, step: int, pending: Pending | None, *, config: str
+) -> Path:
+    """Write the checkpoint of a step.
+
+    Raises:
+        UserError: there is no space; what was there before is untouched.
+    """
+    final, partial = folder / name_of(step), folder / f".partial-{name_of(step)}"
+    try:
+        with telling_of_space(folder):
+            shutil.rmtree(partial, ignore_errors=True)
+            (partial / "trainer").mkdir(parents=True)
+            policy.save(partial)
+            save_file(_optimizer_tensors(optimizer), partial / "trainer" / "optimizer.safetensors")
+            if pending is not None:
+                save_file(_pending_tensors(pending), partial / "trainer" / "pending.safetensors")
+            (partial / "trainer" / "config.yaml").write_text(config)
+            (partial / "trainer" / "state.json").write_text(json.dumps({"step": step}) + "\n")
+            shutil.rmtree(final, ignore_errors=True)
+            os.replace(partial, final)
+    except BaseException as error:
+        shutil.rmtree(partial, ignore_errors=True)
+        # safetensors reports a full disk as an error of its own
+        if "No space left" in str(error) and not isinstance(error, UserError):
+            raise UserError(
+                f"no space left while saving step {step} to {folder}. Everything finished is kept: free some space, "
+                f"then go on with --resume from the last checkpoint"
+            ) from error
+        raise
+    return final
+
+
+def latest(folder: Path) -> Path | None:
+    """The checkpoint of the highest step; None if there is none."""
+    whole = [path for path in folder.glob("step-*") if (path / "trainer" / "state.json").is_file()]
+    return max(whole, key=lambda path: path.name, default=None)
+
+
+def restore(path: Path, policy: Policy, optimizer: torch.optim.Optimizer) -> Restored:
+    """Put a checkpoint's weights and optimizer state in place.
+
+    Raises:
+        UserError: files are missing or damaged, or belong to a model of another architecture.
+    """
+    try:
+        state = json.loads((path / "trainer" / "state.json").read_text())
+        weights = load_file(path / "model.safetensors")
+        missing, unexpected = policy.model.load_state_dict(_as_the_model_names_them(weights, policy), strict=False)
+        tied = set(getattr(policy.model, "_tied_weights_keys", None) or ())
+        if unexpected or set(missing) - tied:
+            raise UserError(
+                f"{path} is a checkpoint of another architecture: {sorted([*unexpected, *missing])[0]} does not fit. "
+                f"Resume with the model that the run was started with"
+            )
+        policy.model.tie_weights()
+        _restore_optimizer(optimizer, load_file(path / "trainer" / "optimizer.safetensors"))
+        pending_file = path / "trainer" / "pending.safetensors"
+        pending = _pending(load_file(pending_file)) if pending_file.exists() else None
+    except (OSError, RuntimeError, KeyError, ValueError) as error:
+        if isinstance(error, UserError):
+            raise
+        raise UserError(
+            f"cannot resume from {path}: {str(error).splitlines()[0]}. Delete that checkpoint to resume from the one "
+            f"before it"
+        ) from error
+    return Restored(state["step"], pending)
+
+
+def _as_the_model_names_them(weights: dict[str, Tensor], policy: Policy) -> dict[str, Tensor]:
+    """Hugging Face may save under names of older versions; they are the same tensors in the same order of meaning."""
+    known = set(policy.model.state_dict())
+    renamed = {}
+    for name, tensor in weights.items():
+        candidates = (name, f"model.{name}", name.removeprefix("model."))
+        renamed[next((one for one in candidates if one in known), name)] = tensor
+    return renamed
+
+
+def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    state = optimizer.state_dict()["state"]
+    return {f"{index}.{name}": value.contiguous() for index, entry in state.items() for name, value in entry.items()}
+
+
+def _restore_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
+    state: dict[int, dict[str, Tensor]] = {}
+    for key, value in tensors.items():
+        index, name = key.split(".", 1)
+        state.setdefault(int(index), {})[name] = value
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def _pending_tensors(pending: Pending) -> dict[str, Tensor]:
+    batch = {f"batch.{field.name}": getattr(pending.batch, field.name) for field in fields(Batch)}
+    frozen = {f"frozen.{'|'.join(part or '' for part in key)}": value for key, value in pending.frozen.value.items()}
+    return {name: tensor.contiguous().cpu() for name, tensor in {**batch, **frozen}.items()}
+
+
+def _pending(tensors: dict[str, Tensor]) -> Pending:
+    batch = {name.removeprefix("batch."): value for name, value in tensors.items() if name.startswith("batch.")}
+    frozen = {}
+    for name, value in tensors.items():
+        if name.startswith("frozen."):
+            view, quantity, against = name.removeprefix("frozen.").split("|")
+            frozen[view, quantity, against or None] = value
+    return Pending(Batch(**batch), Stats(frozen))

@@ -1,0 +1,153 @@
+"""A run is a folder: config.yaml, three files of JSON lines, checkpoints, a report.
+
+metrics.jsonl and rollouts.jsonl hold no clock, so that equal runs are equal bytes; times are in timings.jsonl.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from vergence.train.config import Config, from_yaml, to_yaml
+from vergence.types import Rollout, UserError
+
+FILES = ("metrics.jsonl", "rollouts.jsonl", "timings.jsonl")
+MAY_GROW = {"steps"}
+"""Fields that may differ when a run is resumed."""
+
+
+class RunFolder:
+    """The files of one run."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @classmethod
+    def start(cls, path: Path, config: Config) -> RunFolder:
+        """A new run in an empty or missing folder.
+
+        Raises:
+            UserError: something is in the folder, or it cannot be written.
+        """
+        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            what = "holds a run already" if (path / "config.yaml").exists() else "is not empty"
+            raise UserError(f"{path} {what}: give another --out, or --resume to go on with it")
+        run = cls(path)
+        with telling_of_space(path):
+            path.mkdir(parents=True, exist_ok=True)
+            (path / "config.yaml").write_text(to_yaml(config))
+            for name in FILES:
+                (path / name).touch()
+        return run
+
+    @classmethod
+    def resume(cls, path: Path, config: Config) -> RunFolder:
+        """A run that was started before with this config; it may have been given more steps.
+
+        Raises:
+            UserError: there is no run, or it is another one: the first field that differs is named.
+        """
+        if not (path / "config.yaml").is_file():
+            raise UserError(f"nothing to resume: {path / 'config.yaml'} does not exist; leave --resume out to start")
+        old, new = asdict(load_run_config(path)), asdict(config)
+        if new["decay"] != "constant" and old["steps"] != new["steps"]:
+            raise UserError(
+                f"{path} was started with steps={old['steps']}, which its decaying learning rate depends on; "
+                f"resume with the same, or start anew in another --out"
+            )
+        for name in new.keys() - MAY_GROW:
+            if old[name] != new[name]:
+                raise UserError(
+                    f"{path} holds another run: its {name} is {old[name]!r}, not {new[name]!r}. "
+                    f"Resume it as it was started, or give another --out"
+                )
+        with telling_of_space(path):
+            (path / "config.yaml").write_text(to_yaml(config))
+        return cls(path)
+
+    def append(self, name: str, records: Iterable[Mapping[str, Any]]) -> None:
+        """Add lines to one of the files."""
+        with telling_of_space(self.path), (self.path / name).open("a") as file:
+            file.writelines(json.dumps(record) + "\n" for record in records)
+
+    def forget_after(self, step: int) -> None:
+        """Drop the lines of steps that will be taken again, and a last line that was torn."""
+        for name in FILES:
+            path = self.path / name
+            kept = [json.dumps(record) + "\n" for record in read_lines(path) if record["step"] <= step]
+            with telling_of_space(self.path):
+                partial = path.with_suffix(".partial")
+                partial.write_text("".join(kept))
+                os.replace(partial, path)
+
+    @property
+    def checkpoints(self) -> Path:
+        """Where the checkpoints are."""
+        return self.path / "checkpoints"
+
+
+def load_run_config(path: Path) -> Config:
+    """The config of a run folder."""
+    where = path / "config.yaml"
+    if not where.is_file():
+        raise UserError(f"{path} is not a run folder: it holds no config.yaml")
+    return from_yaml(where.read_text(), str(where))
+
+
+def read_lines(path: Path) -> Iterator[dict[str, Any]]:
+    """The records of a file of JSON lines; a torn last line (the process was killed while writing) is left out.
+
+    Raises:
+        UserError: no such file, or a line before the last is not JSON.
+    """
+    if not path.is_file():
+        raise UserError(f"no file {path}")
+    lines = path.read_text().splitlines()
+    for number, line in enumerate(lines, 1):
+        try:
+            yield json.loads(line)
+        except json.JSONDecodeError as error:
+            if number == len(lines):
+                return
+            raise UserError(f"{path}, line {number} is not JSON: {error.msg}; the file was damaged") from error
+
+
+def rollout_record(step: int, rollout: Rollout, advantage: float) -> dict[str, Any]:
+    """One line of rollouts.jsonl."""
+    return {
+        "step": step,
+        "scene": rollout.scene.key,
+        "world": rollout.scene.world,
+        "sibling": rollout.sibling,
+        "question": rollout.scene.question,
+        "gold": rollout.scene.gold.text,
+        "response": rollout.text,
+        "extracted": rollout.verdict.extracted,
+        "status": rollout.verdict.status,
+        "reward": rollout.verdict.reward,
+        "advantage": advantage,
+        "finish": rollout.sampled.finish,
+        "tokens": len(rollout.sampled.tokens),
+    }
+
+
+@contextmanager
+def telling_of_space(path: Path) -> Iterator[None]:
+    """Turn 'disk full', 'quota' and 'read-only' into messages that say what to do."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise UserError(
+                f"no space left while writing to {path}. Everything finished is kept: free some space, then go on with "
+                f"--resume from the last checkpoint"
+            ) from error
+        if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR):
+            raise UserError(f"cannot write to {path}: {error.strerror}; give another --out") from error
+        raise
