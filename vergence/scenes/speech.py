@@ -34,7 +34,7 @@ def say_fact(fact: Fact, die: Random) -> str:
     'red bar is 7'
     """
     about = fact.about
-    if about.startswith("row ") and " column " in about and die.random() < 0.5:
+    if about.startswith("row ") and " column " in about and die.random() < 0.3:
         row, column = about.split(" column ")
         about = f"column {column} {row}"
     return f"{about}{die.choice(VERBS)} {fact.value}"
@@ -44,12 +44,12 @@ def say_line(line: str, values: Sequence[str], die: Random) -> str:
     """A row or column, read in one of its two directions.
 
     >>> say_line("row 2", ["3", "8", "1"], Random(3))
-    'row 2 from left is 3 8 1'
+    'row 2 from left shows 3 8 1'
     >>> say_line("column 1", ["red circle", "empty", "blue cross"], Random(0))
     'column 1 from bottom is blue cross, empty, red circle'
     """
     near, far = ("left", "right") if line.startswith("row") else ("top", "bottom")
-    start = die.choice((near, far))
+    start = near if die.random() < 0.7 else far
     return line_as_read(line, start, die.choice(VERBS), list(values) if start == near else list(values)[::-1])
 
 

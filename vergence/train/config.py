@@ -6,8 +6,9 @@ import difflib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
+import tyro
 import yaml
 
 from vergence.scenes.embedded import TRAINED
@@ -23,7 +24,7 @@ class Config:
     """A folder in Hugging Face layout, or "seedling", the tiny policy in the package."""
     method: str = "papo"
     """An entry of the catalogue: see `vergence methods`."""
-    options: dict[str, str] = field(default_factory=dict)
+    options: Annotated[dict[str, str], tyro.conf.Suppress] = field(default_factory=dict)
     """The method's own settings that differ from its defaults, e.g. gamma 0.02. Names are checked against the method."""
     seed: int = 0
     """Of everything that is drawn: scenes, sampling noise, masks."""
@@ -163,7 +164,7 @@ def _convert(name: str, kind: Any, value: Any, where: str) -> Any:
             return float(low), float(high)
         if kind.startswith("tuple[str"):
             return tuple(str(one) for one in value)
-        if kind.startswith("dict"):
+        if "dict" in kind:
             return {str(key): str(one) for key, one in value.items()}
         if kind.startswith("Literal") and repr(value) not in kind.replace('"', "'"):
             raise ValueError

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from random import Random
 from typing import NamedTuple
 
 import torch
@@ -22,7 +24,7 @@ from vergence.models.policy import Policy, Reader
 from vergence.rollout.render import render, render_text
 from vergence.scenes import embedded
 from vergence.scenes.canvas import COLOURS, SHAPES
-from vergence.types import Original, Prompt
+from vergence.types import Original, Prompt, UserError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,20 +37,22 @@ class WarmStart:
     vision_batch: int = 64
     """Images per such step."""
     vision_lr: float = 3e-3
-    steps: int = 900
-    """Steps of imitation."""
+    survey_steps: int = 350
+    """Steps of telling everything there is to see, in one order: dense practice, in which reading sets in all at once."""
+    survey_examples: int = 4000
+    """Different scenes for that."""
+    steps: int = 1100
+    """Steps of imitating all that the seedling must know."""
     batch: int = 32
     """Examples per such step."""
     lr: float = 3e-3
     examples: int = 12000
     """Different examples that are drawn."""
-    survey_steps: int = 0
-    """The first of these steps practise telling everything, and nothing else."""
     misread: float = 0.3
     """Share of worked responses that state one needed fact wrongly."""
-    shares: tuple[float, float, float, float, float] = (0.48, 0.08, 0.28, 0.10, 0.06)
-    """Of what is practised: answer from the image; caption it for a question; tell everything that is to be seen (the
-    dense practice without which reading does not start); answer from a caption; answer from nothing."""
+    shares: tuple[float, ...] = (0.52, 0.10, 0.14, 0.14, 0.10)
+    """Of what is imitated after the surveys: answer from the image; caption it for a question; tell everything; answer
+    from a caption; answer from nothing."""
 
 
 class Example(NamedTuple):
@@ -56,7 +60,6 @@ class Example(NamedTuple):
 
     prompt: Prompt
     response: tuple[int, ...]
-    ask: str
     cells: tuple[tuple[int, int], ...] | None
     """For an example with an image: two token ids that name what is in each cell (one twice, if one word does)."""
 
@@ -74,20 +77,22 @@ def corpus(number: int = 400) -> list[str]:
     return lines + [f" {word}{word} {digit}{digit}" for word in words for digit in range(10)]
 
 
-def examples(reader: Reader, settings: WarmStart) -> list[Example]:
+def examples(reader: Reader, settings: WarmStart, shares: Sequence[float], number: int) -> list[Example]:
     """What is imitated, the trained worlds taking turns."""
     made = []
-    for turn in range(settings.examples):
+    for turn in range(number):
         world = embedded.TRAINED[turn % len(embedded.TRAINED)]
-        die = dice("warm start", settings.seed, turn)
+        die = dice("warm start", settings.seed, *map(str, shares), turn)
         drawn = embedded.draw(world, "train", turn // len(embedded.TRAINED), seed=settings.seed, partner=False)
-        made.append(_example(reader, drawn, world, die, settings))
+        made.append(_example(reader, drawn, world, die, settings, shares))
     return made
 
 
-def _example(reader: Reader, drawn: embedded.Drawn, world: str, die, settings: WarmStart) -> Example:
+def _example(
+    reader: Reader, drawn: embedded.Drawn, world: str, die: Random, settings: WarmStart, shares: Sequence[float]
+) -> Example:
     scene = drawn.scene
-    ask = die.choices(("answer", "caption", "survey", "from caption", "from nothing"), settings.shares)[0]
+    ask = die.choices(("answer", "caption", "survey", "from caption", "from nothing"), shares)[0]
     misread = die.random() < settings.misread
     if ask == "answer":
         prompt, text = _seen(reader, scene), embedded.say(drawn, world, die, misread=misread)
@@ -107,7 +112,7 @@ def _example(reader: Reader, drawn: embedded.Drawn, world: str, die, settings: W
     named = None
     if prompt.pixels is not None:
         named = tuple(_name(reader, words) for words in embedded.WORLDS[world].cells(drawn.content))
-    return Example(prompt, response, ask, named)
+    return Example(prompt, response, named)
 
 
 def _seen(reader: Reader, scene) -> Prompt:
@@ -147,21 +152,26 @@ def teach_vision(policy: Policy, shown: Sequence[Example], settings: WarmStart) 
 
 
 def imitate(
-    policy: Policy, shown: Sequence[Example], settings: WarmStart, *, watch: Callable[[int, float], None] = lambda *_: None
+    policy: Policy,
+    surveys: Sequence[Example],
+    mixed: Sequence[Example],
+    settings: WarmStart,
+    *,
+    watch: Callable[[int, float], None] = lambda *_: None,
 ) -> float:
     """Next-token prediction on the responses; every token of a batch counts the same. Returns the last loss."""
+    steps = settings.survey_steps + settings.steps
     model = policy.model
     weights = list(model.parameters())
     optimizer = torch.optim.AdamW(weights, lr=settings.lr, betas=(0.9, 0.98), weight_decay=0.01)
     model.train()
     order: list[int] = []
     loss = torch.tensor(0.0)
-    for step in range(settings.steps):
-        _set_lr(optimizer, settings.lr, step, settings.steps, warmup=30)
-        if step == settings.survey_steps:
-            order = []
-        if len(order) < settings.batch:
-            order = [i for i, e in enumerate(shown) if step >= settings.survey_steps or e.ask == "survey"]
+    for step in range(steps):
+        _set_lr(optimizer, settings.lr, step, steps, warmup=30)
+        shown = surveys if step < settings.survey_steps else mixed
+        if step == settings.survey_steps or len(order) < settings.batch:
+            order = list(range(len(shown)))
             dice("order", settings.seed, step).shuffle(order)
         batch = [shown[order.pop()] for _ in range(settings.batch)]
         longest = max(len(example.response) for example in batch)
@@ -178,9 +188,10 @@ def raise_seedling(settings: WarmStart, *, watch: Callable[[int, float], None] =
     """The seedling, made from its seed: the same bits on the same machine with the same number of threads."""
     reader = seedling.build_reader(corpus())
     policy = seedling.build(reader, seed=key("seedling", settings.seed) % 2**31)
-    shown = examples(reader, settings)
-    teach_vision(policy, shown, settings)
-    imitate(policy, shown, settings, watch=watch)
+    surveys = examples(reader, settings, (0, 0, 1, 0, 0), settings.survey_examples)
+    mixed = examples(reader, settings, settings.shares, settings.examples)
+    teach_vision(policy, surveys, settings)
+    imitate(policy, surveys, mixed, settings, watch=watch)
     policy.model.eval()
     return policy
 
@@ -195,3 +206,19 @@ def _update(loss: Tensor, optimizer: torch.optim.Optimizer, weights: Sequence[Te
     loss.backward()
     torch.nn.utils.clip_grad_norm_(weights, 1.0)
     optimizer.step()
+
+
+def raise_and_save(
+    settings: WarmStart, out: Path, *, watch: Callable[[int, float], None] = lambda *_: None
+) -> Policy:
+    """Raise the seedling and write it in Hugging Face layout, weights as bfloat16.
+
+    Raises:
+        UserError: something is in `out` already.
+    """
+    if out.exists() and any(out.iterdir()):
+        raise UserError(f"{out} is not empty: give another --out")
+    policy = raise_seedling(settings, watch=watch)
+    policy.model.to(torch.bfloat16)
+    policy.save(out)
+    return policy

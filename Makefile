@@ -1,0 +1,32 @@
+# make setup | demo | test | lint : each does all its own set-up in .venv
+PYTHON ?= python3
+VENV ?= .venv
+READY = $(VENV)/.ready
+
+.PHONY: setup demo test slow lint clean
+
+setup: $(READY)
+
+# torch first and alone, at the pinned version: otherwise the resolver may pick another build of it
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test]'
+	touch $(READY)
+
+demo: setup
+	$(VENV)/bin/vergence demo
+
+test: setup
+	$(VENV)/bin/python -m pytest -m 'not slow' --cov=vergence/objectives --cov=vergence/views --cov=vergence/rewards \
+		--cov-report=term --cov-fail-under=95
+
+slow: setup
+	$(VENV)/bin/python -m pytest -m slow
+
+lint: setup
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis

@@ -1,0 +1,114 @@
+"""The demo's procedure: answer held-out questions, train, answer them again; with the image, and with it blanked."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from vergence.evaluate.interval import Estimate, bootstrap, paired_difference
+from vergence.evaluate.suite import (
+    Record,
+    accuracy,
+    answer,
+    by_question,
+    by_world,
+    perception_errors,
+    tune_evaluation,
+    write_records,
+)
+from vergence.models.policy import load
+from vergence.report.page import report
+from vergence.scenes.embedded import guess_accuracy
+from vergence.scenes.source import open_source
+from vergence.train.config import Config
+from vergence.train.loop import Watch, train
+from vergence.types import Blank, Original, ViewSpec
+
+SCENES, SAMPLES = 240, 4
+"""Held-out questions of the report split, and answers to each."""
+
+
+class Row(NamedTuple):
+    """One world, or all of them."""
+
+    world: str
+    before: Estimate
+    after: Estimate
+    difference: Estimate
+    blind_after: float
+    guess: float
+    perception_errors_before: float
+    perception_errors_after: float
+
+
+class Outcome(NamedTuple):
+    """What the demo found: a row per world, then "overall"."""
+
+    rows: list[Row]
+    seconds: float
+    run: Path
+
+
+def before_after(
+    config: Config, out: Path, *, watch: Watch = lambda *_: None, tell: Callable[[str], None] = lambda _: None
+) -> Outcome:
+    """Train, and evaluate before and after on the same held-out questions with the same noise.
+
+    The run folder gains evaluation/before.jsonl, after.jsonl, after-blind.jsonl and report.html.
+
+    Args:
+        tell: shown a line at each stage.
+    """
+    since = time.perf_counter()
+    scenes = open_source(config.scenes, config.worlds).held_out("report", SCENES, seed=config.seed)
+
+    def answers(model: str | Path, show: ViewSpec = Original()) -> list[Record]:
+        return answer(load(model), scenes, samples=SAMPLES, seed=config.seed, show=show, max_tokens=config.max_tokens)
+
+    tell(f"answering {len(scenes)} held-out questions, {SAMPLES} times each")
+    before = answers(config.model)
+    tell(f"training: {config.method}, {config.steps} steps of {config.scenes_per_batch} scenes x {config.siblings} responses")
+    last = train(config, out, evaluate=tune_evaluation(config), watch=watch)
+    tell("answering again, with the image and with it blanked")
+    after, blind = answers(last), answers(last, Blank())
+    for name, records in (("before", before), ("after", after), ("after-blind", blind)):
+        write_records(out / "evaluation" / f"{name}.jsonl", records)
+    report(out)
+    guess = guess_accuracy(scenes)
+    guess["overall"] = sum(guess[scene.world] for scene in scenes) / len(scenes)
+    parts = [{**by_world(records), "overall": records} for records in (before, after, blind)]
+    rows = [_row(world, *(part[world] for part in parts), guess[world]) for world in parts[0]]
+    return Outcome(rows, time.perf_counter() - since, out)
+
+
+def _row(world: str, before: list[Record], after: list[Record], blind: list[Record], guess: float) -> Row:
+    first, second = by_question(before), by_question(after)
+    return Row(
+        world,
+        bootstrap(first),
+        bootstrap(second),
+        paired_difference(first, second),
+        accuracy(blind),
+        guess,
+        perception_errors(before),
+        perception_errors(after),
+    )
+
+
+def as_json(outcome: Outcome) -> dict[str, Any]:
+    """The overall row, in the one line that `vergence demo --json` ends with."""
+    overall = outcome.rows[-1]
+    return {
+        "accuracy_before": overall.before.mean,
+        "accuracy_after": overall.after.mean,
+        "difference": overall.difference.mean,
+        "difference_interval": [overall.difference.low, overall.difference.high],
+        "blind_accuracy_after": overall.blind_after,
+        "guess_accuracy": overall.guess,
+        "perception_errors_before": overall.perception_errors_before,
+        "perception_errors_after": overall.perception_errors_after,
+        "seconds": round(outcome.seconds, 1),
+        "run": str(outcome.run),
+    }

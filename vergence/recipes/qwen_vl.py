@@ -1,0 +1,32 @@
+"""Qwen2.5-VL-3B on your own questions, with PAPO's published settings (arXiv:2507.06448, Table 6 and released scripts)."""
+
+from vergence.train.config import Config
+
+
+def qwen_vl_3b(method: str = "papo") -> Config:
+    """The config of PAPO's 3B run: 384 questions x 5 responses, three updates each, learning rate 1e-6, reference KL 0.01.
+
+    Point `--scenes` at a .jsonl file of yours and `--model` at a folder with the weights. It needs a GPU, and has not been
+    run at this size by us.
+    """
+    return Config(
+        model="Qwen/Qwen2.5-VL-3B-Instruct",
+        method=method,
+        scenes="train.jsonl",
+        wording="think",
+        steps=606,
+        scenes_per_batch=384,
+        siblings=5,
+        parts=3,
+        micro_batch=4,
+        max_tokens=2048,
+        lr=1e-6,
+        warmup=0,
+        betas=(0.9, 0.999),
+        weight_decay=1e-2,
+        watch_every=0,
+        eval_every=60,
+        save_every=60,
+        device="cuda",
+        dtype="bfloat16",
+    )
