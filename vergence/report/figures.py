@@ -25,7 +25,12 @@ Points = tuple[list[int], list[float]]
 
 MOST = 400
 """Raw points drawn of one series: more cannot be told apart, and would make the page heavy."""
-COLOURS = {"#0a0a01": "var(--series-1)", "#0a0a02": "var(--series-2)", "#0a0a03": "var(--faint)", "#0a0a04": "var(--rule)"}
+COLOURS = {
+    "#0a0a01": "var(--series-1)",
+    "#0a0a02": "var(--series-2)",
+    "#0a0a03": "var(--faint)",
+    "#0a0a04": "var(--rule)",
+}
 _FIRST, _SECOND, _FAINT, _RULE = COLOURS
 
 
@@ -146,7 +151,9 @@ def _draw(series: Mapping[str, Points], smooth: Mapping[str, np.ndarray], reach:
     for (label, (steps, values)), colour in zip(series.items(), (_FIRST, _SECOND), strict=False):
         some = np.unique(np.linspace(0, len(steps) - 1, min(len(steps), MOST)).astype(int))
         steps_drawn = np.asarray(steps)[some]
-        axes.plot(steps_drawn, np.asarray(values)[some], "o", color=colour, alpha=0.3, markersize=2.2, markeredgewidth=0)
+        axes.plot(
+            steps_drawn, np.asarray(values)[some], "o", color=colour, alpha=0.3, markersize=2.2, markeredgewidth=0
+        )
         axes.plot(steps_drawn, smooth[label][some], color=colour, linewidth=1.5, solid_capstyle="round")
     low, high = min(min(values) for _, values in series.values()), max(max(values) for _, values in series.values())
     # every axis starts at zero, so that small changes look small
@@ -171,7 +178,8 @@ def _svg(figure: Figure) -> str:
         figure.savefig(file, format="svg", transparent=True, metadata={"Date": None})
     text = file.getvalue()
     text = text[text.index("<svg") :]
-    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
+    # its style sheet would hold for the whole page, which has one of its own
+    text = re.sub(r"<(metadata|style)\b.*?</\1>", "", text, flags=re.DOTALL)
     text = re.sub(r' xmlns(:\w+)?="[^"]*"', "", text)
     text = re.sub(r'<g id="[^"]*"', "<g", text)
     text = re.sub(r'<svg [^>]*?viewBox="([^"]*)"[^>]*>', r'<svg viewBox="\1" aria-hidden="true">', text, count=1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
@@ -56,7 +57,7 @@ def headline(run: Path) -> Headline:
     return Headline(
         accuracy=table(asked, by_question),
         errors=table({**seeing, "blind": []}, errors_by_question),
-        samples=_samples([*asked["before"], *asked["after"]], bool(asked["before"] and asked["after"])),
+        samples=_samples(asked["before"], asked["after"]),
         missing=[f"evaluation/{file}" for name, file in FILES.items() if not asked[name]],
     )
 
@@ -98,14 +99,9 @@ def _row(world: str, asked: Asked, score: Score) -> Row:
     return Row(world, n, means["before"], means["after"], difference, means["blind"])
 
 
-def _samples(records: Sequence[Record], twice: bool) -> int:
-    answers: dict[str, int] = {}
-    for record in records:
-        answers[record["scene"]] = answers.get(record["scene"], 0) + 1
-    numbers = set(answers.values())
-    if len(numbers) != 1:
-        return 0
-    return numbers.pop() // (2 if twice else 1)
+def _samples(*files: Sequence[Record]) -> int:
+    numbers = {number for records in files for number in Counter(record["scene"] for record in records).values()}
+    return numbers.pop() if len(numbers) == 1 else 0
 
 
 def _read(path: Path) -> list[Record]:

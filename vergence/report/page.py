@@ -89,12 +89,12 @@ def points(value: float) -> str:
 def short(value: float) -> str:
     """A measurement in two figures or more.
 
-    >>> short(0.3456), short(143.21), short(0.0), short(0.00002)
-    ('0.35', '143', '0', '<0.001')
+    >>> short(0.6), short(143.21), short(0.0), short(0.00002)
+    ('0.60', '143', '0', '<0.001')
     """
     if 0 < value < 0.001:
         return "<0.001"
-    return f"{value:.0f}" if abs(value) >= 10 else f"{value:.2g}"
+    return f"{value:.0f}" if value == 0 or abs(value) >= 10 else f"{value:#.2g}"
 
 
 def _lines(run: Path, name: str) -> Iterator[dict[str, Any]]:

@@ -88,7 +88,7 @@ def choose(records: Sequence[Record], number: int) -> list[Record]:
     >>> lines = [("digits", "a", "right"), ("digits", "b", "wrong"), ("bars", "c", "right"), ("bars", "d", "wrong")]
     >>> records = [{"world": world, "scene": scene, "status": status} for world, scene, status in lines]
     >>> [record["scene"] for record in choose(records, 3)]
-    ['a', 'd', 'b']
+    ['a', 'd', 'c']
     """
     left, chosen = list(records), []
     worlds: Counter[str] = Counter()

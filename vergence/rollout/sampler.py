@@ -1,7 +1,7 @@
 """Asking the policy: the `Sampler` protocol, and from scenes to rollouts."""
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from vergence import chance
 from vergence.models.policy import Reader
@@ -9,6 +9,7 @@ from vergence.rewards.typed import verify
 from vergence.types import Asked, Prompt, RewardSpec, Rollout, Sampled, Scene
 
 
+@runtime_checkable
 class Sampler(Protocol):
     """One response to each of `asked`, in order.
 

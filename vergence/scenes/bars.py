@@ -68,6 +68,11 @@ def survey(chart: Chart) -> str:
     return ". ".join(map(str, facts(chart)[0]))
 
 
+def tour(chart: Chart, die: Random) -> str:
+    """Every bar, in any order and wording."""
+    return ". ".join(say_fact(fact, die) for fact in die.sample(facts(chart)[0], 3))
+
+
 def reason(chart: Chart, die: Random) -> str:
     """The calculation; a sum in either order."""
     kind, first, second = chart.ask

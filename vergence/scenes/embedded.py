@@ -36,6 +36,8 @@ class World(NamedTuple):
     """content -> the needed facts in words."""
     survey: Callable[[Any], str]
     """content -> everything visible, in one fixed order and wording."""
+    tour: Callable[[Any, Random], str]
+    """content -> much or all of what is visible, in one of many orders and wordings."""
     reason: Callable[[Any, Random], str]
     """content -> the way from the facts to the answer in words."""
     paint: Callable[..., Image.Image]
@@ -45,7 +47,7 @@ class World(NamedTuple):
 
 
 def _on_grid(draft: Callable[[Random, bool], grid.Grid]) -> World:
-    return World(draft, grid.pose, grid.facts, grid.change, grid.see, grid.survey, grid.reason, grid.paint, grid.cells)
+    return World(draft, grid.pose, grid.facts, grid.change, grid.see, grid.survey, grid.tour, grid.reason, grid.paint, grid.cells)
 
 
 def _of(module) -> World:

@@ -69,6 +69,11 @@ def survey(figure: Figure) -> str:
     return ". ".join(map(str, facts(figure)[0]))
 
 
+def tour(figure: Figure, die: Random) -> str:
+    """The figure and its labels, as `see` says them."""
+    return see(figure, die)
+
+
 def reason(figure: Figure, die: Random) -> str:
     """The calculation, in one of its valid orders."""
     a, b = figure.labels

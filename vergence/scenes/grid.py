@@ -1,7 +1,7 @@
 """Three worlds on a grid of three by three cells: `digits` (handwriting), `shapes` (coloured), `mosaic` (both, mixed).
 
 What a cell holds is a word or two: "7", "red circle", "empty". What is asked is a tuple: ("sum", "row", 2),
-("cell", 2, 3), ("count", "red", "row", 1), ("compare", "circle", "square", "column", 3).
+("cell", 1, 2), ("count", "red", "row", 0), ("compare", "circle", "square", "column", 1). Rows and columns count from 0.
 """
 
 from random import Random
@@ -10,7 +10,7 @@ from typing import NamedTuple
 from PIL import Image
 
 from vergence.scenes.canvas import COLOURS, NOVEL_COLOUR, NOVEL_SHAPE, SHAPES, draw_digit, draw_shape, grain, paper
-from vergence.scenes.speech import LINKS, add_up, line_as_read, say_fact, say_line
+from vergence.scenes.speech import COLUMNS, LINKS, ROWS, add_up, cell_name, line_as_read, say_fact, say_line
 from vergence.types import Fact, Gold
 
 DIGITS = tuple("0123456789")
@@ -25,8 +25,8 @@ class Grid(NamedTuple):
     ask: tuple
 
     def at(self, row: int, column: int) -> str:
-        """What a cell holds; rows and columns count from 1."""
-        return self.cells[3 * (row - 1) + column - 1]
+        """What a cell holds."""
+        return self.cells[3 * row + column]
 
     def places(self) -> list[tuple[int, int]]:
         """The cells that the question needs, in reading order."""
@@ -34,13 +34,13 @@ class Grid(NamedTuple):
         if kind == "cell":
             return [(rest[0], rest[1])]
         axis, number = rest[-2:]
-        return [(number, i) if axis == "row" else (i, number) for i in (1, 2, 3)]
+        return [(number, i) if axis == "row" else (i, number) for i in range(3)]
 
 
 def draft_digits(die: Random, novel: bool) -> Grid:
     """Nine handwritten digits: read one, or add up a row or column."""
     cells = tuple(die.choice(DIGITS) for _ in range(9))
-    return Grid(cells, _ask_cell(die) if die.random() < 0.35 else ("sum", die.choice(("row", "column")), die.randint(1, 3)))
+    return Grid(cells, _ask_cell(die) if die.random() < 0.35 else ("sum", die.choice(("row", "column")), die.randrange(3)))
 
 
 def draft_shapes(die: Random, novel: bool) -> Grid:
@@ -51,7 +51,7 @@ def draft_shapes(die: Random, novel: bool) -> Grid:
     """
     cells = [_thing(die) if die.random() < 0.8 else "empty" for _ in range(9)]
     kind = die.choice(("locate", "locate", "count", "compare"))
-    axis, number = die.choice(("row", "column")), die.randint(1, 3)
+    axis, number = die.choice(("row", "column")), die.randrange(3)
     if kind == "locate":
         ask = _ask_cell(die)
         line = [_novel_thing(die) if novel else _thing(die) if die.random() < 0.9 else "empty"]
@@ -90,22 +90,22 @@ def pose(grid: Grid) -> tuple[str, Gold]:
     values = [grid.at(*place) for place in grid.places()]
     if kind == "cell":
         gold = Gold(values[0], "integer" if values[0].isdigit() else "word")
-        return f"What is in row {rest[0]} column {rest[1]}?", gold
+        return f"What is at the {cell_name(*rest)}?", gold
     if kind == "sum":
-        return f"What is the sum of {rest[0]} {rest[1]}?", Gold(str(sum(map(int, values))), "integer")
+        return f"What is the sum of the {line_name(*rest)}?", Gold(str(sum(map(int, values))), "integer")
     if kind == "count":
         colour, axis, number = rest
-        return f"How many shapes in {axis} {number} are {colour}?", Gold(str(_hits(values, colour)), "integer")
+        return f"How many shapes in the {line_name(axis, number)} are {colour}?", Gold(str(_hits(values, colour)), "integer")
     first, second, axis, number = rest
     a, b = _hits(values, first), _hits(values, second)
     gold = Gold(first if a > b else second if b > a else "same", "word")
-    return f"Which is more often in {axis} {number}, {first} or {second}?", gold
+    return f"Which is more often in the {line_name(axis, number)}, {first} or {second}?", gold
 
 
 def facts(grid: Grid) -> tuple[tuple[Fact, ...], tuple[Fact, ...]]:
     """(everything visible, what the question needs)."""
-    everything = tuple(Fact(f"row {r} column {c}", grid.at(r, c)) for r in (1, 2, 3) for c in (1, 2, 3))
-    return everything, tuple(Fact(f"row {r} column {c}", grid.at(r, c)) for r, c in grid.places())
+    everything = tuple(Fact(cell_name(r, c), grid.at(r, c)) for r in range(3) for c in range(3))
+    return everything, tuple(Fact(cell_name(r, c), grid.at(r, c)) for r, c in grid.places())
 
 
 def change(grid: Grid, die: Random) -> Grid:
@@ -131,14 +131,29 @@ def see(grid: Grid, die: Random) -> str:
     places = grid.places()
     if len(places) == 1:
         return say_fact(facts(grid)[1][0], die)
-    axis, number = grid.ask[-2:]
-    return say_line(f"{axis} {number}", [grid.at(*place) for place in places], die)
+    return say_line(line_name(*grid.ask[-2:]), [grid.at(*place) for place in places], die)
 
 
 def survey(grid: Grid) -> str:
     """Everything, in one fixed order and wording."""
-    rows = {i: [grid.at(i, j) for j in (1, 2, 3)] for i in (1, 2, 3)}
-    return ". ".join(line_as_read(f"row {i}", "left", ":", values) for i, values in rows.items())
+    return ". ".join(line_as_read(line_name("row", i), ":", _line(grid, "row", i)) for i in range(3))
+
+
+def tour(grid: Grid, die: Random) -> str:
+    """Much of it, in any order and wording: the three rows, the three columns, or five cells."""
+    axis = die.choice(("row", "column", "cell"))
+    if axis == "cell":
+        return ". ".join(say_fact(fact, die) for fact in die.sample(facts(grid)[0], 5))
+    return ". ".join(say_line(line_name(axis, i), _line(grid, axis, i), die) for i in die.sample(range(3), 3))
+
+
+def line_name(axis: str, number: int) -> str:
+    """What a row or column is called.
+
+    >>> line_name("row", 0), line_name("column", 1)
+    ('top row', 'center column')
+    """
+    return f"{(ROWS if axis == 'row' else COLUMNS)[number]} {axis}"
 
 
 def reason(grid: Grid, die: Random) -> str:
@@ -175,6 +190,10 @@ def cells(grid: Grid) -> tuple[str, ...]:
     return grid.cells
 
 
+def _line(grid: Grid, axis: str, number: int) -> list[str]:
+    return [grid.at(number, i) if axis == "row" else grid.at(i, number) for i in range(3)]
+
+
 def _thing(die: Random, colours=KNOWN_COLOURS, shapes=KNOWN_SHAPES) -> str:
     return f"{die.choice(colours)} {die.choice(shapes)}"
 
@@ -184,11 +203,11 @@ def _novel_thing(die: Random) -> str:
 
 
 def _ask_cell(die: Random) -> tuple:
-    return ("cell", die.randint(1, 3), die.randint(1, 3))
+    return ("cell", die.randrange(3), die.randrange(3))
 
 
 def _put(grid: Grid, place: tuple[int, int], value: str) -> Grid:
-    index = 3 * (place[0] - 1) + place[1] - 1
+    index = 3 * place[0] + place[1]
     return grid._replace(cells=(*grid.cells[:index], value, *grid.cells[index + 1 :]))
 
 

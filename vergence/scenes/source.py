@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from vergence.scenes import embedded
 from vergence.scenes.split import Split
 from vergence.types import Scene, UserError
 
 
+@runtime_checkable
 class Source(Protocol):
     """An endless supply of scenes to train on, and fixed ones to evaluate on."""
 

@@ -3,8 +3,8 @@
 The embedded scenes are talked about in a small English of their own. A fact can be said in several wordings and orders,
 all right: what a model is unsure of in a response is then not only what it sees.
 
-    row 2 from left: 3 8 1          the cells of a row or column, in a stated direction
-    row 2 column 3: red circle      one cell
+    top row: 3 8 1                  the cells of a row or column; "top row backward" reads them the other way round
+    middle right: red circle        one cell; "right middle" is the same one
     red bar: 7                      anything else
 """
 
@@ -14,17 +14,29 @@ from random import Random
 
 from vergence.types import Fact
 
+ROWS, COLUMNS = ("top", "middle", "bottom"), ("left", "center", "right")
 OPENINGS = ("", "Let me look. ", "I see this: ", "First, the picture. ")
 VERBS = (":", " is", " shows")
 LINKS = ("", "So ", "Then ", "Now ")
 
+_ROW, _COLUMN = "|".join(ROWS), "|".join(COLUMNS)
+_VERB = "(?:" + "|".join(VERBS) + ")"
 _SENTENCE = re.compile(
-    r"(?P<line>(?:row|column) [1-3]) from (?P<start>left|right|top|bottom)(?::| is| shows) (?P<cells>[a-z0-9 ,]+)"
-    r"|(?P<one>(?:row|column) [1-3] (?:row|column) [1-3])(?::| is| shows) (?P<cell>[a-z0-9 ]+)"
-    r"|(?P<about>(?:[a-z]+ bar)|figure|left angle|right angle|whole|part|width|height)(?::| is| shows) (?P<value>[a-z0-9 ]+)"
+    rf"\b(?P<line>(?:{_ROW}) row|(?:{_COLUMN}) column)(?P<back> backward)?{_VERB} (?P<cells>[a-z0-9 ,]+)"
+    rf"|\b(?P<cell>(?:{_ROW}) (?:{_COLUMN})|(?:{_COLUMN}) (?:{_ROW})){_VERB} (?P<held>[a-z0-9 ]+)"
+    rf"|\b(?P<about>[a-z]+ bar|figure|left angle|right angle|whole|part|width|height){_VERB} (?P<value>[a-z0-9 ]+)"
 )
 _MOST = 4096
-"""Characters of a response that are read. A response of ours has about 100; model output is bounded before any regex."""
+"""Characters of a response that are read: ours have about 100, and model output is bounded before any regex."""
+
+
+def cell_name(row: int, column: int) -> str:
+    """What a cell is called; rows and columns count from 0.
+
+    >>> cell_name(1, 2)
+    'middle right'
+    """
+    return f"{ROWS[row]} {COLUMNS[column]}"
 
 
 def say_fact(fact: Fact, die: Random) -> str:
@@ -34,60 +46,57 @@ def say_fact(fact: Fact, die: Random) -> str:
     'red bar is 7'
     """
     about = fact.about
-    if about.startswith("row ") and " column " in about and die.random() < 0.3:
-        row, column = about.split(" column ")
-        about = f"column {column} {row}"
+    first, _, second = about.partition(" ")
+    if first in ROWS and second in COLUMNS and die.random() < 0.3:
+        about = f"{second} {first}"
     return f"{about}{die.choice(VERBS)} {fact.value}"
 
 
 def say_line(line: str, values: Sequence[str], die: Random) -> str:
-    """A row or column, read in one of its two directions.
+    """A row or column, read forward (to the right, or down) or backward.
 
-    >>> say_line("row 2", ["3", "8", "1"], Random(3))
-    'row 2 from left shows 3 8 1'
-    >>> say_line("column 1", ["red circle", "empty", "blue cross"], Random(0))
-    'column 1 from bottom is blue cross, empty, red circle'
+    >>> say_line("top row", ["3", "8", "1"], Random(3))
+    'top row shows 3 8 1'
+    >>> say_line("left column", ["red circle", "empty", "blue cross"], Random(0))
+    'left column backward is blue cross, empty, red circle'
     """
-    near, far = ("left", "right") if line.startswith("row") else ("top", "bottom")
-    start = near if die.random() < 0.7 else far
-    return line_as_read(line, start, die.choice(VERBS), list(values) if start == near else list(values)[::-1])
+    backward = die.random() > 0.7
+    name = f"{line} backward" if backward else line
+    return line_as_read(name, die.choice(VERBS), list(values)[::-1] if backward else list(values))
 
 
-def line_as_read(line: str, start: str, verb: str, ordered: Sequence[str]) -> str:
+def line_as_read(name: str, verb: str, ordered: Sequence[str]) -> str:
     """A row or column in words, its cells in the order in which they are read.
 
-    >>> line_as_read("row 2", "left", ":", ["3", "8", "1"])
-    'row 2 from left: 3 8 1'
+    >>> line_as_read("top row", ":", ["3", "8", "1"])
+    'top row: 3 8 1'
     """
     comma = ", " if any(" " in value or value == "empty" for value in ordered) else " "
-    return f"{line} from {start}{verb} {comma.join(ordered)}"
+    return f"{name}{verb} {comma.join(ordered)}"
 
 
 def read_facts(text: str) -> list[Fact]:
     """The facts that a text states, each cell of a row or column its own, in the order they are said.
 
-    Facts about cells are named "row R column C", whichever way they were said.
-
-    >>> read_facts("column 3 from bottom is 1 8 3. row 1 column 2: empty. So red bar shows 7.")  # doctest: +ELLIPSIS
-    [Fact(about='row 3 column 3', value='1'), Fact(about='row 2 column 3', value='8'), ...]
+    >>> read_facts("right column backward is 1 8 3. center top: empty. So red bar shows 7.")  # doctest: +ELLIPSIS
+    [Fact(about='bottom right', value='1'), Fact(about='middle right', value='8'), Fact(about='top right', value='3'), ...]
+    >>> read_facts("right column backward is 1 8 3. center top: empty. So red bar shows 7.")[3:]
+    [Fact(about='top center', value='empty'), Fact(about='red bar', value='7')]
     """
     return [fact for found in _SENTENCE.finditer(text[:_MOST]) for fact in _facts(found)]
 
 
 def _facts(found: re.Match[str]) -> Iterable[Fact]:
     if found["line"]:
-        axis, number = found["line"].split()
+        name, kind = found["line"].split()
         cells = found["cells"].strip()
         values = [value.strip() for value in (cells.split(",") if "," in cells else cells.split())]
-        places = (1, 2, 3) if found["start"] in ("left", "top") else (3, 2, 1)
-        for place, value in zip(places, values, strict=False):
-            row, column = (number, place) if axis == "row" else (place, number)
-            yield Fact(f"row {row} column {column}", value)
-    elif found["one"]:
-        words = found["one"].split()
-        where = {words[0]: words[1], words[2]: words[3]}
-        if len(where) == 2:
-            yield Fact(f"row {where['row']} column {where['column']}", found["cell"].strip())
+        others = COLUMNS if kind == "row" else ROWS
+        for other, value in zip(others[::-1] if found["back"] else others, values, strict=False):
+            yield Fact(f"{name} {other}" if kind == "row" else f"{other} {name}", value)
+    elif found["cell"]:
+        first, second = found["cell"].split()
+        yield Fact(f"{first} {second}" if first in ROWS else f"{second} {first}", found["held"].strip())
     else:
         yield Fact(found["about"], found["value"].strip())
 

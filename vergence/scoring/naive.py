@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -23,6 +23,7 @@ Prompts = Mapping[str, Sequence[Prompt]]
 """view -> the prompt of each scene of the step."""
 
 
+@runtime_checkable
 class Scorer(Protocol):
     """What a scorer can do."""
 

@@ -1,12 +1,13 @@
 """Where a run happens: the few operations that depend on how many processes there are."""
 
 from collections.abc import Iterable, Mapping
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
 
+@runtime_checkable
 class Backend(Protocol):
     """What several processes have to agree on."""
 

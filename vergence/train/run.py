@@ -108,14 +108,15 @@ def read_lines(path: Path) -> Iterator[dict[str, Any]]:
     """
     if not path.is_file():
         raise UserError(f"no file {path}")
-    lines = path.read_text().splitlines()
-    for number, line in enumerate(lines, 1):
-        try:
-            yield json.loads(line)
-        except json.JSONDecodeError as error:
-            if number == len(lines):
-                return
-            raise UserError(f"{path}, line {number} is not JSON: {error.msg}; the file was damaged") from error
+    with path.open() as file:
+        torn: UserError | None = None
+        for number, line in enumerate(file, 1):
+            if torn:
+                raise torn
+            try:
+                yield json.loads(line)
+            except json.JSONDecodeError as error:
+                torn = UserError(f"{path}, line {number} is not JSON: {error.msg}; the file was damaged")
 
 
 def rollout_record(step: int, rollout: Rollout, advantage: float) -> dict[str, Any]:
@@ -143,7 +144,7 @@ def telling_of_space(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise UserError(
                 f"no space left while writing to {path}. Everything finished is kept: free some space, then go on with "
                 f"--resume from the last checkpoint"

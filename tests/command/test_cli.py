@@ -1,0 +1,100 @@
+"""The command line as a user meets it: what it prints, and how it says no."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from vergence.cli import main
+from vergence.objectives import METHODS
+
+
+def called(capsys, *arguments: str) -> tuple[int, str, str]:
+    status = 0
+    try:
+        main(arguments)
+    except SystemExit as end:
+        status = end.code if isinstance(end.code, int) else 1
+    out, error = capsys.readouterr()
+    return status, out, error
+
+
+def test_every_command_has_help_with_an_example(capsys):
+    _, listing, _ = called(capsys, "--help")
+    for command in ("demo", "train", "eval", "report", "methods", "data check", "seedling", "env"):
+        assert command in listing
+        status, out, _ = called(capsys, *command.split(), "--help")
+        assert status == 0
+        assert f"Example: vergence {command}" in " ".join(out.split())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["tarin"], "did you mean 'train'"),
+        (["train", "dmeo", "--out", "x"], "did you mean 'demo'"),
+        (["train", "demo", "--out", "x", "--method", "papoo"], "did you mean 'papo'"),
+        (["train", "demo", "--out", "x", "--set", "gama=1"], "did you mean 'gamma'"),
+        (["train", "demo", "--out", "x", "--set", "gamma"], "NAME=VALUE"),
+        (["train", "demo", "--out", "x", "--lr", "-1"], "lr must be between 0 and 1, got -1"),
+        (["train", "demo", "--out", "x", "--siblings", "1"], "siblings must be at least 2"),
+        (["train", "demo", "--out", "x", "--parts", "5"], "a multiple of parts=5"),
+        (["train", "--config", "nowhere.yaml", "--out", "x"], "no config at nowhere.yaml"),
+        (["train", "demo", "--config", "a.yaml", "--out", "x"], "a recipe or --config, not both"),
+        (["eval", "./nowhere"], "no model at ./nowhere"),
+        (["eval", "seedling", "--scenes", "nowhere.jsonl"], "nowhere.jsonl"),
+        (["report", "nowhere"], "nowhere"),
+        (["data", "check", "nowhere.jsonl"], "nowhere.jsonl"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_bad_input_ends_with_a_message_and_status_2(capsys, tmp_path, monkeypatch, arguments, told):
+    monkeypatch.chdir(tmp_path)
+    status, _, error = called(capsys, *arguments)
+    assert status == 2
+    assert error.startswith("error: ")
+    assert told in error
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [(["--stepz", "3"], "--steps"), (["--steps", "many"], "invalid literal"), (["--wording", "long"], "short")],
+)
+def test_unknown_options_name_the_nearest(capsys, tmp_path, arguments, told):
+    status, out, error = called(capsys, "train", "demo", "--out", str(tmp_path / "x"), *arguments)
+    assert status == 2
+    assert told in out + error
+
+
+def test_methods_lists_the_catalogue(capsys):
+    _, out, _ = called(capsys, "methods")
+    assert all(name in out for name in METHODS)
+    _, out, _ = called(capsys, "methods", "--json")
+    assert json.loads(out).keys() == METHODS.keys()
+
+
+def test_eval_prints_an_interval_for_every_world(capsys):
+    _, out, _ = called(capsys, "eval", "seedling", "--number", "8", "--samples", "1")
+    for world in ("digits", "shapes", "bars", "geometry", "overall"):
+        assert world in out
+    _, out, _ = called(capsys, "eval", "seedling", "--number", "4", "--samples", "1", "--json")
+    assert json.loads(out)["overall"]["questions"] == 4
+
+
+def test_running_out_of_memory_says_what_to_lower(tmp_path):
+    """A real allocation that fails: the address space is bounded."""
+    code = (
+        "import resource, sys, torch, transformers\n"
+        "from vergence.cli import main\n"
+        "used = int(open('/proc/self/statm').read().split()[0]) * resource.getpagesize()\n"
+        "resource.setrlimit(resource.RLIMIT_AS, (used + 700 * 2**20,) * 2)\n"
+        "main(sys.argv[1:])\n"
+    )
+    arguments = ["train", "demo", "--out", str(tmp_path / "run"), "--steps", "1", "--scenes-per-batch", "64"]
+    more = ["--siblings", "16", "--micro-batch", "1024", "--threads", "1", "--eval-every", "0", "--quiet"]
+    done = subprocess.run([sys.executable, "-c", code, *arguments, *more], capture_output=True, text=True, check=False)
+    assert done.returncode == 2, done.stderr
+    assert "out of memory" in done.stderr
+    assert "--micro-batch" in done.stderr

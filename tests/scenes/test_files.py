@@ -1,0 +1,323 @@
+"""Scenes from a .jsonl file: what is read, in which order, and every way in which a line is refused."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from vergence.rewards.typed import verify
+from vergence.scenes.files import Lines, read_jsonl
+from vergence.scenes.source import Source, open_source
+from vergence.scenes.split import SPLITS, refuse_overlap
+from vergence.types import Fact, Gold, Scene, UserError
+
+ROW = {"image": "red.png", "question": "What colour is it?", "answer": "red"}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "deep").mkdir()
+    Image.new("RGB", (8, 6), "red").save(tmp_path / "red.png")
+    Image.new("RGB", (5, 5), "blue").save(tmp_path / "deep" / "blue.jpg")
+    (tmp_path / "text.png").write_text("not a picture")
+    noise = np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(tmp_path / "whole.png")
+    (tmp_path / "half.png").write_bytes((tmp_path / "whole.png").read_bytes()[:5000])
+    return tmp_path
+
+
+def write(folder: Path, *rows: object) -> Path:
+    path = folder / "data.jsonl"
+    path.write_text("".join((row if isinstance(row, str) else json.dumps(row)) + "\n" for row in rows))
+    return path
+
+
+def only(path: Path) -> Scene:
+    """The scene of a file of one line."""
+    return read_jsonl(path).scene("data/1")
+
+
+@pytest.fixture
+def many(folder: Path) -> Lines:
+    return read_jsonl(write(folder, *({**ROW, "question": f"Is it {number}?"} for number in range(200))))
+
+
+# ---------------------------------------------------------------------------------------------- what is read
+
+
+def test_a_scene_has_what_its_line_says(folder):
+    row = {
+        "images": ["red.png", "deep/blue.jpg"],
+        "problem": "<image>\n<image>Which is larger?\nThe first?",
+        "solution": "(b)",
+        "type": "choice",
+        "choices": ["yes", "no"],
+        "facts": [["first", "red"], ["second", "blue"]],
+        "caption": "first: red.",
+        "world": "colours",
+        "id": 17,
+    }
+    scene = only(write(folder, row))
+    assert [(image.size, image.mode) for image in scene.images] == [((8, 6), "RGB"), ((5, 5), "RGB")]
+    assert scene.question == "Which is larger?\nThe first?"
+    assert scene.gold == Gold("B", "choice", ("yes", "no"))
+    assert scene.facts == (Fact("first", "red"), Fact("second", "blue"))
+    assert (scene.key, scene.world, scene.caption) == ("data/1", "colours", "first: red.")
+
+
+def test_defaults_and_precedence(folder):
+    scene = only(write(folder, {**ROW, "problem": "other", "solution": "long story", "choices": None, "facts": None}))
+    assert (scene.question, scene.gold, scene.world) == ("What colour is it?", Gold("red", "word"), "data")
+    assert (scene.facts, scene.caption, scene.counterfactual) == ((), "", None)
+
+
+@pytest.mark.parametrize(
+    ("fields", "gold"),
+    [
+        ({"answer": 7}, Gold("7", "integer")),
+        ({"answer": "-1,234"}, Gold("-1,234", "integer")),
+        ({"answer": 2.50}, Gold("2.5", "number")),
+        ({"answer": "1/2"}, Gold("1/2", "number")),
+        ({"answer": "17°"}, Gold("17°", "number")),
+        ({"answer": "\\boxed{17}"}, Gold("17", "integer")),
+        ({"answer": " Red "}, Gold("Red", "word")),
+        ({"answer": "B"}, Gold("B", "word")),
+        ({"answer": "B", "choices": ["x", "y"]}, Gold("B", "choice", ("x", "y"))),
+        ({"answer": "y", "type": "choice", "choices": ["x", "y"]}, Gold("B", "choice", ("x", "y"))),
+        ({"answer": "c.", "type": "choice"}, Gold("C", "choice")),
+        ({"answer": "7", "type": "word"}, Gold("7", "word")),
+        ({"answer": "7", "type": "number"}, Gold("7", "number")),
+        ({"answer": "9" * 65}, Gold("9" * 65, "word")),
+        ({"answer": "1/0"}, Gold("1/0", "word")),
+    ],
+)
+def test_types_of_answers(folder, fields, gold):
+    assert only(write(folder, ROW | fields)).gold == gold
+
+
+@given(st.text(min_size=1, max_size=8) | st.from_regex(r"[-+−$]?[0-9,]{1,9}[./]?[0-9]{0,3}[%°$]?", fullmatch=True))
+def test_a_gold_answer_that_is_read_is_right(tmp_path_factory, answer):
+    """What the reader takes for a number is one for the verifier too: no gold answer can never be reached."""
+    folder = tmp_path_factory.mktemp("gold")
+    Image.new("RGB", (2, 2)).save(folder / "red.png")
+    try:
+        gold = only(write(folder, {**ROW, "answer": answer})).gold
+    except UserError as error:
+        assert "'answer'" in str(error) or "not JSON" in str(error)
+        return
+    if answer.count("{") == answer.count("}") == 0:
+        assert verify(f"\\boxed{{{gold.text}}}", gold).status == "right"
+
+
+def test_gaps_marks_and_separators(folder):
+    path = folder / "data.jsonl"
+    rows = [json.dumps({**ROW, "question": "a\u2028b"}, ensure_ascii=False), "", " ", json.dumps(ROW)]
+    path.write_bytes(b"\xef\xbb\xbf" + "\r\n".join(rows).encode())  # no end of line at the end
+    lines = read_jsonl(str(path))
+    assert lines.scene("data/1").question == "a\u2028b"
+    assert lines.scene("data/4").question == ROW["question"]
+
+
+# ---------------------------------------------------------------------------------------------- pictures
+
+
+def test_transparency_is_white(folder):
+    Image.new("RGBA", (2, 2), (0, 0, 0, 0)).save(folder / "red.png")
+    assert only(write(folder, ROW)).images[0].getpixel((0, 0)) == (255, 255, 255)
+    palette = Image.new("P", (2, 2), 1)
+    palette.putpalette([0, 0, 0, 200, 0, 0])
+    palette.save(folder / "red.png", transparency=1)
+    assert only(write(folder, ROW)).images[0].getpixel((0, 0)) == (255, 255, 255)
+
+
+def test_orientation_is_applied(folder):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turned by 90 degrees
+    Image.new("RGB", (8, 6), "red").save(folder / "red.jpg", exif=exif)
+    assert only(write(folder, {**ROW, "image": "red.jpg"})).images[0].size == (6, 8)
+
+
+def test_deep_greys_keep_their_shade(folder):
+    Image.fromarray(np.full((2, 2), 128 * 256, np.uint16)).save(folder / "red.png")
+    assert only(write(folder, ROW)).images[0].getpixel((0, 0)) == (128, 128, 128)
+
+
+def test_pictures_are_opened_when_asked_for(folder):
+    """A broken picture hurts who asks for it; the message names the line."""
+    lines = read_jsonl(write(folder, {**ROW, "image": "half.png"}))
+    with pytest.raises(UserError, match=r"data\.jsonl, line 1, field 'image': half\.png cannot be decoded"):
+        lines.scene("data/1")
+
+
+# ---------------------------------------------------------------------------------------------- order and splits
+
+
+def test_it_is_a_source(many):
+    assert isinstance(many, Source)
+    assert open_source(str(many.path), ()) == many
+
+
+def test_training_does_not_depend_on_how_it_is_cut(many):
+    whole = [scene.key for scene in many.train(0, 40, seed=1)]
+    parts = [scene.key for start, number in ((0, 3), (3, 30), (33, 7)) for scene in many.train(start, number, seed=1)]
+    assert whole == parts
+    assert whole != [scene.key for scene in many.train(0, 40, seed=2)]
+    assert many.train(5, 0, seed=1) == []
+
+
+def test_training_is_endless_and_each_epoch_has_its_order(many):
+    size = len(many.rows["train"])
+    epochs = [[scene.key for scene in many.train(epoch * size, size, seed=0)] for epoch in range(3)]
+    assert all(sorted(epoch) == sorted(epochs[0]) for epoch in epochs)
+    assert all(len(set(epoch)) == size for epoch in epochs)
+    assert epochs[0] != epochs[1] != epochs[2]
+    across = [scene.key for scene in many.train(size - 2, 4, seed=0)]
+    assert across == epochs[0][-2:] + epochs[1][:2]
+
+
+def test_held_out(many):
+    first = [scene.key for scene in many.held_out("tune", 5, seed=0)]
+    assert [scene.key for scene in many.held_out("tune", 8, seed=0)][:5] == first
+    everything = many.held_out("tune", 10_000, seed=0)
+    assert len(everything) == len(many.rows["tune"])
+    assert many.scene(first[0]).question == everything[0].question
+
+
+def test_splits_are_disjoint_and_decided_by_content(many, folder):
+    assert sum(len(rows) for rows in many.rows.values()) == 200
+    scenes = {split: many.held_out(split, 1000, seed=0) for split in SPLITS}
+    refuse_overlap(scenes["train"], scenes["report"])
+    refuse_overlap(scenes["train"], scenes["tune"])
+    assert 140 < len(scenes["train"]) < 180
+    rows = [{**ROW, "question": scene.question, "answer": "blue"} for scene in scenes["tune"]]
+    again = read_jsonl(write(folder, *reversed(rows)))
+    assert len(again.rows["tune"]) == len(rows)  # in another order, with another answer: the same split
+
+
+def test_the_picture_file_or_the_facts_decide(folder):
+    def split_of(**fields: object) -> str:
+        lines = read_jsonl(write(folder, ROW | fields))
+        return next(split for split in SPLITS if lines.rows[split])
+
+    Image.new("RGB", (8, 6), "red").save(folder / "copy.png")
+    for number in range(30):
+        question = f"Is it {number}?"
+        assert split_of(question=question) == split_of(question=question, image="copy.png", answer="blue")
+        facts = [["colour", "red"], ["number", str(number)]]
+        assert split_of(facts=facts) == split_of(facts=facts[::-1], image="deep/blue.jpg")
+    assert len({split_of(question=f"Is it {number}?") for number in range(30)}) > 1
+
+
+def test_an_empty_split_says_so(folder):
+    lines = read_jsonl(write(folder, ROW))
+    (full,) = (split for split in SPLITS if lines.rows[split])
+    empty = next(split for split in SPLITS if split != full)
+    with pytest.raises(UserError, match=rf"no scene belongs to the split '{empty}' \(.*{full} 1.*\).*add more lines"):
+        lines.held_out(empty, 3, seed=0)
+
+
+def test_an_unknown_key_is_refused(many):
+    for key in ("data/0", "data/201", "other/1", "data"):
+        with pytest.raises(UserError, match=rf"data\.jsonl has no scene '{key}'"):
+            many.scene(key)
+
+
+# ---------------------------------------------------------------------------------------------- what is refused
+
+
+def test_missing_and_empty_files(folder):
+    with pytest.raises(UserError, match=r"nowhere\.jsonl cannot be read \(No such file.*'embedded'"):
+        read_jsonl(folder / "nowhere.jsonl")
+    with pytest.raises(UserError, match="cannot be read"):
+        read_jsonl(folder)
+    for text in ("", "\n\n"):
+        (folder / "empty.jsonl").write_text(text)
+        with pytest.raises(UserError, match=r"empty\.jsonl is empty; write one JSON object to a line"):
+            read_jsonl(folder / "empty.jsonl")
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("{", "line 2: not JSON"),
+        ('{"question": NaN}', "line 2: not JSON (NaN"),
+        ('{"question": "\\ud800"}', "line 2: not JSON"),
+        ("[" * 100_000, "line 2: not JSON"),
+        ('{"question": ' + "9" * 5000 + "}", "line 2: not JSON"),
+        ("[1, 2]", "line 2: not an object"),
+        ("null", "line 2: not an object"),
+    ],
+)
+def test_lines_that_are_not_objects(folder, line, message):
+    with pytest.raises(UserError) as error:
+        read_jsonl(write(folder, ROW, line))
+    assert f"data.jsonl, {message}" in str(error.value)
+
+
+def test_a_line_that_is_not_text(folder):
+    path = folder / "data.jsonl"
+    path.write_bytes(json.dumps(ROW).encode() + b'\n{"question": "\xff"}\n')
+    with pytest.raises(UserError, match=r"data\.jsonl, line 2: not JSON \('utf-8'"):
+        read_jsonl(path)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"question": None}, "field 'question': missing; give 'question' or 'problem'"),
+        ({"answer": None}, "field 'answer': missing; give 'answer' or 'solution'"),
+        ({"image": None}, "field 'image': missing; give 'image' or 'images'"),
+        ({"question": 5}, "field 'question': must be text in quotes, got 5"),
+        ({"question": " <image> "}, "field 'question': empty"),
+        ({"answer": ""}, "field 'answer': empty; write the answer"),
+        ({"answer": " $ $. "}, "field 'answer': empty"),
+        ({"answer": "\\boxed{ }"}, "field 'answer': empty"),
+        ({"answer": True}, "field 'answer': must be text or a number, text in quotes, got true"),
+        ({"answer": ["red"]}, "field 'answer': must be text or a number, text in quotes, got [\"red\"]"),
+        ({"type": "colour"}, "field 'type': must be one of integer, number, word, choice, got \"colour\""),
+        ({"type": ["word"]}, "field 'type': must be one of"),
+        ({"type": "integer"}, "field 'answer': 'red' is not of the type 'integer'"),
+        ({"type": "number", "answer": "1/0"}, "field 'answer': '1/0' is not of the type 'number'"),
+        ({"type": "integer", "answer": "2.5"}, "field 'answer': '2.5' is not of the type 'integer'"),
+        ({"type": "choice"}, "field 'answer': 'red' is neither a letter of a choice nor the text of one"),
+        ({"type": "choice", "answer": "C", "choices": ["x", "y"]}, "field 'answer': 'C' is neither"),
+        ({"type": "choice", "answer": "x", "choices": ["x", "x"]}, "field 'answer': 'x' is neither"),
+        ({"choices": "x, y"}, "field 'choices': must be a list of up to 26 texts"),
+        ({"choices": ["x"] * 27}, "field 'choices': must be a list of up to 26 texts"),
+        ({"choices": [1]}, "field 'choices': must be text in quotes, got 1"),
+        ({"facts": "red"}, "field 'facts': must be a list of pairs"),
+        ({"facts": [["red"]]}, "field 'facts': must be a list of pairs"),
+        ({"facts": [["red", 7]]}, "field 'facts': must be text in quotes, got 7"),
+        ({"caption": 7}, "field 'caption': must be text in quotes, got 7"),
+        ({"world": 7}, "field 'world': must be text in quotes, got 7"),
+        ({"image": 7}, "field 'image': must be a path in quotes, got 7"),
+        ({"image": []}, "field 'image': empty; name at least one picture"),
+        ({"image": None, "images": ["red.png", 3]}, "field 'images': must be a path in quotes, got 3"),
+        ({"image": "green.png"}, "field 'image': there is no file 'green.png'; paths count from the folder"),
+        ({"image": "deep"}, "field 'image': there is no file 'deep'"),
+        ({"image": ""}, "field 'image': there is no file ''"),
+        ({"image": "text.png"}, "field 'image': text.png is not a picture that Pillow can open"),
+        ({"image": "../red.png"}, "field 'image': '../red.png' leads out of the file's folder"),
+        ({"image": "deep/../../x.png"}, "leads out of the file's folder"),
+        ({"image": "/etc/hostname"}, "field 'image': '/etc/hostname' leads out of the file's folder"),
+        ({"image": "a\0b"}, "is not a path"),
+        ({"image": "a" * 5000}, "is not a path"),
+    ],
+)
+def test_fields_that_are_wrong(folder, fields, message):
+    with pytest.raises(UserError) as error:
+        read_jsonl(write(folder, ROW, ROW, ROW | fields))
+    assert str(error.value).startswith(f"{folder / 'data.jsonl'}, line 3, ")
+    assert message in str(error.value)
+
+
+def test_a_link_out_of_the_folder_is_refused(folder, tmp_path_factory):
+    outside = tmp_path_factory.mktemp("outside") / "secret.png"
+    Image.new("RGB", (2, 2)).save(outside)
+    (folder / "link.png").symlink_to(outside)
+    with pytest.raises(UserError, match="leads out of the file's folder"):
+        read_jsonl(write(folder, {**ROW, "image": "link.png"}))
