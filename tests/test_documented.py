@@ -12,7 +12,7 @@ DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 
 
 def undocumented(source: str) -> list[str]:
-    """The public names without a docstring; "" is the module. What is nested in a function or a private class is private."""
+    """The public names without a docstring; "" is the module. What stands in a function or private class is private."""
     tree = ast.parse(source)
     return ([] if ast.get_docstring(tree) else [""]) + list(_inside(tree, ""))
 

@@ -49,7 +49,7 @@ def imported(source: str, module: str, *, is_package: bool = False) -> Iterator[
 
 
 def part_of(module: str) -> str:
-    return (module.split(".") + ["vergence"])[1] if module != "vergence" else "vergence"
+    return module.split(".")[1] if "." in module else module
 
 
 def wrong_imports(source: str, module: str, *, is_package: bool = False) -> list[str]:
@@ -59,9 +59,8 @@ def wrong_imports(source: str, module: str, *, is_package: bool = False) -> list
         top = target.split(".")[0]
         if top == "vergence":
             part = part_of(target)
-            if part != own and RANK.get(part, len(LAYERS)) >= RANK[own]:
-                wrong.append(target)
-            elif own == "objectives" and part not in ("types", "objectives"):
+            below = RANK.get(part, len(LAYERS)) < RANK[own] and (own != "objectives" or part == "types")
+            if part != own and not below:
                 wrong.append(target)
         elif own == "objectives" and top != "torch" and top not in sys.stdlib_module_names:
             wrong.append(target)

@@ -16,9 +16,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
+from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
-import torch  # noqa: F401  (the doctests use it)
+import torch
 from jaxtyping import Bool, Float, Int
 from PIL.Image import Image
 from torch import Tensor
@@ -31,7 +32,7 @@ Scalar = Float[Tensor, ""]
 
 
 class UserError(ValueError):
-    """Bad input. The message says what was wrong, where, and what to do; the command line prints it without a traceback."""
+    """Bad input. The message says what was wrong, where, and what to do; the command line prints no traceback."""
 
 
 # ---------------------------------------------------------------------------------------------------- scenes
@@ -198,6 +199,8 @@ class Blank:
             raise UserError(f"Blank.level must lie in [0, 255], got {self.level}")
 
 
+ORIGINAL = Original()
+
 ViewSpec = Original | Erase | Blank
 """How a scene is shown, as plain data. `views.show` carries it out."""
 
@@ -207,7 +210,7 @@ class View(NamedTuple):
 
     show: ViewSpec
     policy: Literal["now", "reference"] = "now"
-    """Whose weights look: the ones being trained, or those that training started from (the reference KL is a view too)."""
+    """Whose weights look: those being trained, or those that training started from (the reference KL is a view too)."""
 
 
 class Read(NamedTuple):
@@ -215,7 +218,7 @@ class Read(NamedTuple):
 
     view: str
     quantity: Literal["logp", "entropy", "kl"]
-    """Log-probability of the sampled token; entropy of the next-token distribution; divergence over the vocabulary."""
+    """Log-probability of the sampled token; entropy of its distribution; divergence over the vocabulary."""
     against: str | None = None
     """For a divergence: KL(`view` || `against`)."""
     when: Literal["frozen", "live", "grad"] = "live"
@@ -224,14 +227,14 @@ class Read(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Stats:
-    """What the views say about each response token. Nothing of vocabulary size is in here. Zero where the mask is false.
+    """What the views say about each response token. Zero where the mask is false; nothing is of vocabulary size.
 
     >>> stats = Stats({("image", "logp", None): torch.tensor([[-1.0, -2.0]])})
     >>> stats.logp("image")
     tensor([[-1., -2.]])
     >>> stats.entropy("masked")
     Traceback (most recent call last):
-    KeyError: "('masked', 'entropy', None) was not read; declare it in the term's reads. There is: [('image', 'logp', None)]"
+    KeyError: "('masked', 'entropy', None) is not among a term's reads, which are [('image', 'logp', None)]"
     """
 
     value: Mapping[tuple[str, str, str | None], BT]
@@ -239,7 +242,7 @@ class Stats:
     def _get(self, view: str, quantity: str, against: str | None = None) -> BT:
         key = (view, quantity, against)
         if key not in self.value:
-            raise KeyError(f"{key} was not read; declare it in the term's reads. There is: {sorted(self.value, key=str)}")
+            raise KeyError(f"{key} is not among a term's reads, which are {sorted(self.value, key=str)}")
         return self.value[key]
 
     def logp(self, view: str) -> BT:
@@ -322,7 +325,7 @@ class Method(NamedTuple):
     ask: Literal["answer", "caption"] = "answer"
     sample_view: str = "image"
     """What the policy sees when it samples."""
-    metrics: Objective = {}
+    metrics: Objective = MappingProxyType({})
     """Terms that are averaged for the log and never minimised. They read what the objective reads."""
 
 

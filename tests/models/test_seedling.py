@@ -49,7 +49,9 @@ def test_the_tokenizer_is_made_again_byte_for_byte(policy, tmp_path):
     assert (tmp_path / "tokenizer.json").read_bytes() == (SEEDLING / "tokenizer.json").read_bytes()
 
 
-@pytest.mark.parametrize("text", ["top row: 3 8 1. Größe <think>£9</think>\\boxed{orange diamond}", "\n \t", "x=180-120=60"])
+@pytest.mark.parametrize(
+    "text", ["top row: 3 8 1. Größe <think>£9</think>\\boxed{orange diamond}", "\n \t", "x=180-120=60"]
+)
 def test_any_text_goes_through_the_tokenizer_unharmed(policy, text):
     assert policy.reader.text(policy.reader.tokenizer(text, add_special_tokens=False)["input_ids"]) == text
 
@@ -77,8 +79,10 @@ def test_building_leaves_the_global_generator_alone(policy):
 
 
 def test_what_is_left_out_of_training_is_left_out_of_the_warm_start(policy):
-    text = " ".join(policy.reader.text(example.prompt.tokens + example.response) for example in
-                    examples(policy.reader, SHORT, SHORT.shares, 400))
+    text = " ".join(
+        policy.reader.text(example.prompt.tokens + example.response)
+        for example in examples(policy.reader, SHORT, SHORT.shares, 400)
+    )
     assert NOVEL_COLOUR not in text
     assert NOVEL_SHAPE not in text
 
@@ -87,7 +91,9 @@ def test_what_is_left_out_of_training_is_left_out_of_the_warm_start(policy):
 
 
 def ask(policy: Policy, prompts: list, temperature: float = 0.0) -> list[str]:
-    drawn = Generate(policy)([Asked(prompt, row) for row, prompt in enumerate(prompts)], temperature=temperature, max_tokens=64)
+    drawn = Generate(policy)(
+        [Asked(prompt, row) for row, prompt in enumerate(prompts)], temperature=temperature, max_tokens=64
+    )
     return [policy.reader.text(one.tokens) for one in drawn]
 
 

@@ -232,12 +232,12 @@ def test_a_missing_or_empty_file_is_named(run, name):
 def test_marks_keep_the_text_and_find_each_false_value():
     facts = of_key("digits/train/0/0").facts
     cells = {fact.about: fact.value for fact in facts}
-    wrong = str((int(cells["row 1 column 3"]) + 1) % 10)
-    text = f"I see this: row 1 from right is {wrong} {cells['row 1 column 2']} {cells['row 1 column 1']}. So 1+1=2."
+    wrong = str((int(cells["top right"]) + 1) % 10)
+    text = f"I see this: top row backward is {wrong} {cells['top center']} {cells['top left']}. So 1+1=2."
     pieces = mark(text, facts)
     assert "".join(piece.text for piece in pieces) == text
     assert [piece.text for piece in pieces if piece.false] == [wrong]
-    assert false_facts(text, facts) == [Fact("row 1 column 3", wrong)]
+    assert false_facts(text, facts) == [Fact("top right", wrong)]
 
 
 def test_statements_that_run_into_each_other_are_marked_whole():

@@ -23,7 +23,9 @@ def policy():
 def asked(policy):
     scenes = embedded.draw_many(embedded.TRAINED, "tune", 4)
     prompts = [render(policy.reader, scene, Original(), 0) for scene in scenes]
-    return [Asked(prompt, chance.key("test", row, sibling)) for row, prompt in enumerate(prompts) for sibling in range(2)]
+    return [
+        Asked(prompt, chance.key("test", row, sibling)) for row, prompt in enumerate(prompts) for sibling in range(2)
+    ]
 
 
 def test_the_same_key_gives_the_same_response_however_the_batch_is_cut(policy, asked):

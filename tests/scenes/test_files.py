@@ -104,11 +104,11 @@ def test_a_gold_answer_that_is_read_is_right(tmp_path_factory, answer):
     """What the reader takes for a number is one for the verifier too: no gold answer can never be reached."""
     folder = tmp_path_factory.mktemp("gold")
     Image.new("RGB", (2, 2)).save(folder / "red.png")
-    try:
-        gold = only(write(folder, {**ROW, "answer": answer})).gold
-    except UserError as error:
-        assert "'answer'" in str(error) or "not JSON" in str(error)
+    if not answer.strip().strip("$. "):
+        with pytest.raises(UserError, match="field 'answer': empty"):
+            only(write(folder, {**ROW, "answer": answer}))
         return
+    gold = only(write(folder, {**ROW, "answer": answer})).gold
     if answer.count("{") == answer.count("}") == 0:
         assert verify(f"\\boxed{{{gold.text}}}", gold).status == "right"
 

@@ -44,7 +44,9 @@ def scored(table):
     def logits(prompts, token_BT, mask_BT):
         return torch.stack([table[prompt.tokens[0]] for prompt in prompts])
 
-    batch = batch_of(torch.tensor([[1, 2, 3], [0, 1, 0]]), torch.tensor([[1, 1, 1], [1, 1, 0]]).bool(), torch.tensor([0, 0]))
+    batch = batch_of(
+        torch.tensor([[1, 2, 3], [0, 1, 0]]), torch.tensor([[1, 1, 1], [1, 1, 0]]).bool(), torch.tensor([0, 0])
+    )
     prompts = {"image": [Prompt((0,))], "masked": [Prompt((1,))]}
     scorer = Naive({"now": logits}, {"image": "now", "masked": "now"})
     with scorer.open(batch, prompts, READS) as scores:
@@ -75,7 +77,8 @@ def test_gradient_flows_where_it_was_asked_for_and_nowhere_else(scored, table):
     assert not stats.entropy("image").requires_grad
     assert not stats.logp("masked").requires_grad
     (grad,) = torch.autograd.grad(stats.kl("image", "masked").sum(), table)
-    assert (grad[0].abs().sum() > 0) and (grad[1].abs().sum() > 0)
+    assert grad[0].abs().sum() > 0
+    assert grad[1].abs().sum() > 0
 
 
 def test_the_real_policy_does_not_care_who_else_is_in_the_batch():

@@ -118,7 +118,11 @@ def test_a_checkpoint_is_a_hugging_face_model(whole):
     model = AutoModelForImageTextToText.from_pretrained(folder)
     ours = load(folder).model
     assert all(torch.equal(a, b) for a, b in zip(model.state_dict().values(), ours.state_dict().values(), strict=True))
-    moved = [name for name, value in load("seedling").model.state_dict().items() if not torch.equal(value, ours.state_dict()[name])]
+    moved = [
+        name
+        for name, value in load("seedling").model.state_dict().items()
+        if not torch.equal(value, ours.state_dict()[name])
+    ]
     assert any("visual" in name for name in moved), "the vision tower trains too"
 
 
@@ -198,7 +202,9 @@ def command(out: Path, *more: str) -> list[str]:
 
 
 def run(code: str, *arguments: str, **options) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False, **options)
+    return subprocess.run(
+        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False, **options
+    )
 
 
 def test_no_space_while_saving_loses_nothing_that_was_finished(tmp_path):

@@ -59,5 +59,7 @@ def paired_difference(before: Mapping[str, float], after: Mapping[str, float]) -
     """
     if before.keys() != after.keys():
         odd = sorted(before.keys() ^ after.keys())
-        raise UserError(f"{len(odd)} question(s) were asked only once, e.g. {odd[0]}; compare answers to the same questions")
+        raise UserError(
+            f"{len(odd)} question(s) were asked only once, e.g. {odd[0]}; compare answers to the same questions"
+        )
     return bootstrap({question: after[question] - before[question] for question in before})

@@ -17,7 +17,7 @@ from vergence.scenes.source import open_source
 from vergence.scenes.speech import false_facts
 from vergence.train.config import Config
 from vergence.train.loop import Evaluate
-from vergence.types import Original, RewardSpec, Scene, ViewSpec
+from vergence.types import ORIGINAL, RewardSpec, Scene, ViewSpec
 
 Record = dict[str, Any]
 
@@ -28,7 +28,7 @@ def answer(
     *,
     samples: int = 4,
     seed: int = 0,
-    show: ViewSpec = Original(),
+    show: ViewSpec = ORIGINAL,
     temperature: float = 1.0,
     max_tokens: int = 64,
     wording: Wording = "short",
@@ -39,7 +39,8 @@ def answer(
     answer is keyed by (seed, scene, sample): two policies asked with one seed are asked alike.
     """
     prompts = [
-        render(policy.reader, scene, show, chance.key(seed, "evaluation", scene.key), wording=wording) for scene in scenes
+        render(policy.reader, scene, show, chance.key(seed, "evaluation", scene.key), wording=wording)
+        for scene in scenes
     ]
     rollouts = roll_out(
         Generate(policy),
@@ -129,5 +130,3 @@ def write_records(path: Path, records: Sequence[Record]) -> None:
     """One JSON line per answer."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("".join(json.dumps(record) + "\n" for record in records))
-
-

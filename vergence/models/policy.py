@@ -1,7 +1,7 @@
 """A policy: a Hugging Face image-text model of the Qwen-VL family with its tokenizer and image processor.
 
-torchvision is not needed: the image processor is the PIL one, and the prompt is put together here (chat template, then one
-image token per merged patch), which is what the family's own processor does.
+torchvision is not needed: the image processor is the PIL one, and the prompt is put together here (chat template, then
+one image token per merged patch), which is what the family's own processor does.
 """
 
 from __future__ import annotations
@@ -54,7 +54,9 @@ class Reader:
             UserError: the text itself holds an image token, which would no longer match the images.
         """
         if self.image_token in text or self.video_token in text:
-            raise UserError(f"the question holds a literal {self.image_token} or {self.video_token}; remove it: {text!r}")
+            raise UserError(
+                f"the question holds a literal {self.image_token} or {self.video_token}; remove it: {text!r}"
+            )
         content = [{"type": "image"} for _ in images] + [{"type": "text", "text": text}]
         chat = self.tokenizer.apply_chat_template(
             [{"role": "user", "content": content}], add_generation_prompt=True, tokenize=False
@@ -87,9 +89,12 @@ class Policy:
         return self.model.device
 
     def inputs(
-        self, prompts: Sequence[Prompt], token_BT: Int[Tensor, "B T"] | None = None, mask_BT: Bool[Tensor, "B T"] | None = None
+        self,
+        prompts: Sequence[Prompt],
+        token_BT: Int[Tensor, "B T"] | None = None,
+        mask_BT: Bool[Tensor, "B T"] | None = None,
     ) -> dict[str, Tensor]:
-        """Keyword arguments of the model's forward: prompts padded on the left, responses appended, padded on the right."""
+        """Arguments of the model's forward: prompts padded on the left, then responses, padded on the right."""
         longest = max(len(prompt.tokens) for prompt in prompts)
         pad = self.reader.tokenizer.pad_token_id
         ids = torch.tensor([[pad] * (longest - len(prompt.tokens)) + list(prompt.tokens) for prompt in prompts])
@@ -98,7 +103,11 @@ class Policy:
         if token_BT is not None:
             ids = torch.cat([ids, token_BT.to(self.device).where(mask_BT.to(self.device), pad)], 1)
             attended = torch.cat([attended, mask_BT.to(self.device).long()], 1)
-        inputs = {"input_ids": ids, "attention_mask": attended, "mm_token_type_ids": (ids == self.reader.image_id).int()}
+        inputs = {
+            "input_ids": ids,
+            "attention_mask": attended,
+            "mm_token_type_ids": (ids == self.reader.image_id).int(),
+        }
         if any(prompt.pixels is not None for prompt in prompts):
             seen = [prompt for prompt in prompts if prompt.pixels is not None]
             inputs["pixel_values"] = torch.cat([prompt.pixels for prompt in seen]).to(self.device, self.model.dtype)
@@ -126,7 +135,10 @@ def save_video_processor(folder: Path, image_processor: Any) -> None:
 
     Written by hand because the family's video processor and processor classes need torchvision to be built.
     """
-    size = {"shortest_edge": image_processor.size["shortest_edge"], "longest_edge": image_processor.size["longest_edge"]}
+    size = {
+        "shortest_edge": image_processor.size["shortest_edge"],
+        "longest_edge": image_processor.size["longest_edge"],
+    }
     video = {
         "video_processor_type": "Qwen3VLVideoProcessor",
         "patch_size": image_processor.patch_size,
@@ -151,12 +163,17 @@ def load(path: str | Path, *, dtype: torch.dtype = torch.float32, device: str = 
     where = SEEDLING if str(path) == "seedling" else Path(path)
     looks_local = where.exists() or str(path).startswith((".", "/", "~")) or str(path).count("/") != 1
     if looks_local and not (where / "config.json").exists():
-        raise UserError(f"no model at {path}: {where / 'config.json'} is missing. Give a folder in Hugging Face layout or 'seedling'")
+        raise UserError(
+            f"no model at {path}: {where / 'config.json'} is missing; "
+            "give a folder in Hugging Face layout, or 'seedling'"
+        )
     name = str(where if looks_local else path)
     try:
         kind = AutoConfig.from_pretrained(name).model_type
         if "_vl" not in kind:
-            raise UserError(f"{path} holds a {kind!r} model; Vergence trains the Qwen-VL family (qwen2_vl, qwen2_5_vl, qwen3_vl)")
+            raise UserError(
+                f"{path} holds a {kind!r} model; Vergence trains the Qwen-VL family (qwen2_vl, qwen2_5_vl, qwen3_vl)"
+            )
         model = AutoModelForImageTextToText.from_pretrained(name, dtype=dtype, attn_implementation="sdpa")
         tokenizer = AutoTokenizer.from_pretrained(name)
         image_processor = Qwen2VLImageProcessorPil.from_pretrained(name)

@@ -24,7 +24,7 @@ _WORDS = r" ?[A-Za-z]+| ?\d|\\boxed|</?think>|[^\sA-Za-z\d]|\s"
 
 
 def build_reader(corpus: Iterable[str]) -> Reader:
-    """A byte-level BPE tokenizer trained on `corpus`, and a PIL image processor of 8-pixel patches merged two by two."""
+    """A byte-level BPE tokenizer trained on `corpus`; a PIL image processor of 8-pixel patches merged two by two."""
     from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast, Qwen2VLImageProcessorPil
 

@@ -66,9 +66,7 @@ def grpo(
         return surrogate(live.logp("image"), batch.sampled_logp_BT, batch.advantage_B, clip=clip, dual=dual or None)
 
     def clipped(batch: Batch, frozen: Stats, live: Stats) -> Clipped:
-        return clip_fraction(
-            live.logp("image"), batch.sampled_logp_BT, batch.advantage_B, clip=(clip_low, clip_high)
-        )
+        return clip_fraction(live.logp("image"), batch.sampled_logp_BT, batch.advantage_B, clip=(clip_low, clip_high))
 
     drift = partial(k3, limit=kl_cap or inf)
     metrics = add(
@@ -81,6 +79,4 @@ def grpo(
         term_of(drift, IMAGE, REFERENCE, name="reference_kl", coefficient=beta, mean=MEANS[mean]),
     )
     views = {"image": View(Original()), "reference": View(Original(), policy="reference")}
-    return Method(
-        ABOUT, partial(standardised, eps=eps), objective, views_read(objective, views), metrics=metrics
-    )
+    return Method(ABOUT, partial(standardised, eps=eps), objective, views_read(objective, views), metrics=metrics)

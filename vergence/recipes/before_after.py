@@ -24,7 +24,7 @@ from vergence.scenes.embedded import guess_accuracy
 from vergence.scenes.source import open_source
 from vergence.train.config import Config
 from vergence.train.loop import Watch, train
-from vergence.types import Blank, Original, ViewSpec
+from vergence.types import ORIGINAL, Blank, ViewSpec
 
 SCENES, SAMPLES = 240, 4
 """Held-out questions of the report split, and answers to each."""
@@ -64,12 +64,12 @@ def before_after(
     since = time.perf_counter()
     scenes = open_source(config.scenes, config.worlds).held_out("report", SCENES, seed=config.seed)
 
-    def answers(model: str | Path, show: ViewSpec = Original()) -> list[Record]:
+    def answers(model: str | Path, show: ViewSpec = ORIGINAL) -> list[Record]:
         return answer(load(model), scenes, samples=SAMPLES, seed=config.seed, show=show, max_tokens=config.max_tokens)
 
     tell(f"answering {len(scenes)} held-out questions, {SAMPLES} times each")
     before = answers(config.model)
-    tell(f"training: {config.method}, {config.steps} steps of {config.scenes_per_batch} scenes x {config.siblings} responses")
+    tell(f"training: {config.method}, {config.steps} steps of {config.scenes_per_batch} x {config.siblings} responses")
     last = train(config, out, evaluate=tune_evaluation(config), watch=watch)
     tell("answering again, with the image and with it blanked")
     after, blind = answers(last), answers(last, Blank())
@@ -112,3 +112,21 @@ def as_json(outcome: Outcome) -> dict[str, Any]:
         "seconds": round(outcome.seconds, 1),
         "run": str(outcome.run),
     }
+
+
+def as_table(outcome: Outcome) -> tuple[str, list[str], list[list[str]]]:
+    """(title, columns, rows) of what the demo prints."""
+    columns = ["world", "before", "after", "gain [95 %]", "image blanked", "best guess", "states a false fact"]
+    rows = [
+        [
+            row.world,
+            f"{row.before.mean:.3f}",
+            f"{row.after.mean:.3f}",
+            f"{row.difference.mean:+.3f} [{row.difference.low:+.3f}, {row.difference.high:+.3f}] n={row.difference.n}",
+            f"{row.blind_after:.3f}",
+            f"{row.guess:.3f}",
+            f"{row.perception_errors_before:.3f} -> {row.perception_errors_after:.3f}",
+        ]
+        for row in outcome.rows
+    ]
+    return f"avg@{SAMPLES} on held-out scenes of the report split", columns, rows

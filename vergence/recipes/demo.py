@@ -6,8 +6,8 @@ OPTIONS = {
     "grpo": {"mean": "token", "clip_high": "0.28", "beta": "0"},
     "papo": {"gamma": "0.02", "eta": "0.0", "beta": "0", "cell": "8"},
 }
-"""By base name: no reference KL, as the seedling starts far from where it should end. Cells of 8 pixels, its patch size:
-PAPO's 14 would nearly be one cell of the 3 x 3 grid."""
+"""By base name: no reference KL, as the seedling starts far from where it should end. Cells of 8 pixels, its patch
+size: PAPO's 14 would nearly be one cell of the 3 x 3 grid."""
 
 
 def demo(method: str = "papo") -> Config:

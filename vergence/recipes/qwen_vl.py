@@ -1,13 +1,13 @@
-"""Qwen2.5-VL-3B on your own questions, with PAPO's published settings (arXiv:2507.06448, Table 6 and released scripts)."""
+"""Qwen2.5-VL-3B on your own questions, with PAPO's published settings (arXiv:2507.06448, Table 6, released scripts)."""
 
 from vergence.train.config import Config
 
 
 def qwen_vl_3b(method: str = "papo") -> Config:
-    """The config of PAPO's 3B run: 384 questions x 5 responses, three updates each, learning rate 1e-6, reference KL 0.01.
+    """The config of PAPO's 3B run: 384 questions x 5 responses, three updates each, lr 1e-6, reference KL 0.01.
 
-    Point `--scenes` at a .jsonl file of yours and `--model` at a folder with the weights. It needs a GPU, and has not been
-    run at this size by us.
+    Point `--scenes` at a .jsonl file of yours and `--model` at a folder with the weights. It needs a GPU, and has not
+    been run at this size by us.
     """
     return Config(
         model="Qwen/Qwen2.5-VL-3B-Instruct",

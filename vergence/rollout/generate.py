@@ -1,7 +1,7 @@
 """The reference sampler: Hugging Face's own `generate`, with noise from keys.
 
-Adding Gumbel noise to log-probabilities and taking the largest is an exact sample of the distribution (Gumbel 1954). With
-the noise a function of (key, position, token), a rollout's randomness does not depend on what else is in the batch.
+Adding Gumbel noise to log-probabilities and taking the largest is an exact sample of the distribution (Gumbel 1954).
+With the noise a function of (key, position, token), a rollout's chance does not depend on what else is in the batch.
 """
 
 from __future__ import annotations

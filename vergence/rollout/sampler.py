@@ -13,8 +13,8 @@ from vergence.types import Asked, Prompt, RewardSpec, Rollout, Sampled, Scene
 class Sampler(Protocol):
     """One response to each of `asked`, in order.
 
-    A sampler is a function of its arguments and the weights: noise comes from each one's key, the logged log-probability
-    is the raw one (before any token was banned), and image tokens are never sampled.
+    A sampler is a function of its arguments and the weights: noise comes from each one's key, the logged
+    log-probability is the raw one (before any token was banned), and image tokens are never sampled.
     """
 
     def __call__(self, asked: Sequence[Asked], *, temperature: float, max_tokens: int) -> list[Sampled]:

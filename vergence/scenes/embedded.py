@@ -47,7 +47,9 @@ class World(NamedTuple):
 
 
 def _on_grid(draft: Callable[[Random, bool], grid.Grid]) -> World:
-    return World(draft, grid.pose, grid.facts, grid.change, grid.see, grid.survey, grid.tour, grid.reason, grid.paint, grid.cells)
+    return World(
+        draft, grid.pose, grid.facts, grid.change, grid.see, grid.survey, grid.tour, grid.reason, grid.paint, grid.cells
+    )
 
 
 def _of(module) -> World:
@@ -98,9 +100,7 @@ def draw(world: str, split: Split, index: int, *, seed: int = 0, novel: bool = F
             break
     scene = _scene(world, split, name, content, dice("words", name), images=True)
     if partner:
-        other = WORLDS[world].change(content, dice("partner", name))
-        twin = _scene(world, split, name, other, dice("words", name), images=True)
-        scene = replace(scene, counterfactual=twin)
+        scene = replace(scene, counterfactual=_partner(world, split, name, content))
     return Drawn(scene, content)
 
 
@@ -114,9 +114,12 @@ def of_key(key: str) -> Scene:
         UserError: it is not the key of an embedded scene.
     """
     world, split, seed, index, *rest = [*key.split("/"), "", "", ""][:5]
-    if world not in WORLDS or split not in SPLITS or not (seed.isdigit() and index.isdigit()) or rest not in ([""], ["novel"]):
-        raise UserError(f"{key!r} is not the key of an embedded scene: world/split/seed/index, e.g. bars/tune/0/3")
-    return draw(world, split, int(index), seed=int(seed), novel=rest == ["novel"], partner=False).scene
+    known = world in WORLDS and split in SPLITS and (seed + index).isascii() and seed.isdigit() and index.isdigit()
+    if known and rest in ([""], ["novel"]):
+        scene = draw(world, split, int(index), seed=int(seed), novel=rest == ["novel"], partner=False).scene
+        if scene.key == key:
+            return scene
+    raise UserError(f"{key!r} is not the key of an embedded scene: world/split/seed/index, e.g. bars/tune/0/3")
 
 
 def draw_many(
@@ -128,6 +131,20 @@ def draw_many(
         draw(worlds[turn % len(worlds)], split, turn // len(worlds), seed=seed, novel=novel, partner=False).scene
         for turn in turns
     ]
+
+
+def draw_distinct(world: str, split: Split, number: int, *, seed: int = 0) -> list[Scene]:
+    """The first `number` scenes with content of their own: a mean over questions should not count one twice.
+
+    Fewer, if twenty times as many draws do not give as many.
+    """
+    found: dict[str, Scene] = {}
+    for index in range(20 * number):
+        scene = draw(world, split, index, seed=seed, partner=False).scene
+        found.setdefault(content_hash(scene), scene)
+        if len(found) == number:
+            break
+    return list(found.values())
 
 
 def say(drawn: Drawn, world: str, die: Random, *, misread: bool = False) -> str:
@@ -163,6 +180,16 @@ def guess_accuracy(scenes: Sequence[Scene]) -> dict[str, float]:
     return {world: sum(hits) / len(hits) for world, hits in right.items()}
 
 
+def _partner(world: str, split: Split, name: str, content: Any) -> Scene:
+    """The counterfactual. What may be trained on has a partner that may be trained on too."""
+    for attempt in count():
+        other = WORLDS[world].change(content, dice("partner", name, attempt))
+        twin = _scene(world, split, name, other, dice("words", name), images=False)
+        if split != "train" or assign(content_hash(twin)) == "train":
+            return _scene(world, split, name, other, dice("words", name), images=True)
+    raise AssertionError("unreachable: four in five contents may be trained on")
+
+
 def _scene(world: str, split: str, name: str, content: Any, die: Random, *, images: bool) -> Scene:
     functions = WORLDS[world]
     question, gold = functions.pose(content)
@@ -175,4 +202,3 @@ def _scene(world: str, split: str, name: str, content: Any, die: Random, *, imag
         facts=functions.facts(content)[0],
         caption=functions.see(content, die) + ".",
     )
-

@@ -9,11 +9,11 @@ from typing import NamedTuple
 from PIL import Image, ImageDraw
 
 from vergence.chance import dice
-from vergence.scenes.canvas import draw_label, grain, paper
+from vergence.scenes.canvas import draw_label, grain, ink, paper
+from vergence.scenes.grid import KNOWN_COLOURS
 from vergence.scenes.speech import LINKS, say_fact
 from vergence.types import Fact, Gold
 
-INK = (40, 40, 40)
 NAMES = {
     "segment": ("whole", "part"),
     "triangle": ("left angle", "right angle"),
@@ -22,16 +22,17 @@ NAMES = {
 
 
 class Figure(NamedTuple):
-    """The content of a scene: which figure, and its two labels (lengths, or degrees)."""
+    """The content of a scene: which figure, its two labels (lengths, or degrees), and the colour of its lines."""
 
     figure: str
     labels: tuple[int, int]
+    colour: str
 
 
 def draft(die: Random, novel: bool) -> Figure:
     """A figure with labels that allow a solution."""
     figure = die.choice(tuple(NAMES))
-    return Figure(figure, die.choice(_labels(figure)))
+    return Figure(figure, die.choice(_labels(figure)), die.choice(KNOWN_COLOURS))
 
 
 def pose(figure: Figure) -> tuple[str, Gold]:
@@ -40,10 +41,10 @@ def pose(figure: Figure) -> tuple[str, Gold]:
 
 
 def facts(figure: Figure) -> tuple[tuple[Fact, ...], tuple[Fact, ...]]:
-    """(everything visible, what the question needs): here the same."""
+    """(everything visible, what the question needs): the colour of the lines is there to be seen, and not needed."""
     named = zip(NAMES[figure.figure], figure.labels, strict=True)
-    everything = (Fact("figure", figure.figure), *(Fact(name, str(label)) for name, label in named))
-    return everything, everything
+    needed = (Fact("figure", figure.figure), *(Fact(name, str(label)) for name, label in named))
+    return (*needed, Fact("lines", figure.colour)), needed
 
 
 def change(figure: Figure, die: Random) -> Figure:
@@ -59,19 +60,19 @@ def change(figure: Figure, die: Random) -> Figure:
 
 def see(figure: Figure, die: Random) -> str:
     """The figure, then its labels in either order."""
-    first, *labels = facts(figure)[0]
+    first, *labels = facts(figure)[1]
     die.shuffle(labels)
     return ". ".join(say_fact(fact, die) for fact in (first, *labels))
 
 
 def survey(figure: Figure) -> str:
-    """The figure and its labels, in one fixed order."""
+    """The figure, its labels and its colour, in one fixed order."""
     return ". ".join(map(str, facts(figure)[0]))
 
 
 def tour(figure: Figure, die: Random) -> str:
-    """The figure and its labels, as `see` says them."""
-    return see(figure, die)
+    """All of it, in any order and wording."""
+    return ". ".join(say_fact(fact, die) for fact in die.sample(facts(figure)[0], 4))
 
 
 def reason(figure: Figure, die: Random) -> str:
@@ -92,22 +93,23 @@ def paint(figure: Figure, split: str, *parts: int | str) -> Image.Image:
     image = paper(*parts)
     pen = ImageDraw.Draw(image)
     die = dice(*parts, "place")
+    lines = ink(figure.colour, *parts)
     dx, dy = die.randint(-1, 1), die.randint(-1, 1)
     a, b = map(str, figure.labels)
     if figure.figure == "segment":  # the whole below, its part above on the left, x above on the right
-        pen.line([(3 + dx, 24 + dy), (45 + dx, 24 + dy)], fill=INK, width=2)
+        pen.line([(3 + dx, 24 + dy), (45 + dx, 24 + dy)], fill=lines, width=2)
         for end in (3, 26, 45):
-            pen.line([(end + dx, 21 + dy), (end + dx, 28 + dy)], fill=INK, width=2)
+            pen.line([(end + dx, 21 + dy), (end + dx, 28 + dy)], fill=lines, width=2)
         draw_label(image, b, 4 + dx, 5 + dy)
         draw_label(image, "x", 36 + dx, 5 + dy)
         draw_label(image, a, 20 + dx, 36 + dy)
     elif figure.figure == "triangle":
-        pen.polygon([(1 + dx, 46 + dy), (46 + dx, 46 + dy), (24 + dx, 2 + dy)], outline=INK, width=2)
+        pen.polygon([(1 + dx, 46 + dy), (46 + dx, 46 + dy), (24 + dx, 2 + dy)], outline=lines, width=2)
         draw_label(image, a, 9 + dx, 36 + dy)
         draw_label(image, b, 28 + dx, 36 + dy)
         draw_label(image, "x", 22 + dx, 12 + dy)
     else:  # the width below, the height on the right, x inside
-        pen.rectangle([3 + dx, 4 + dy, 29 + dx, 29 + dy], outline=INK, width=2)
+        pen.rectangle([3 + dx, 4 + dy, 29 + dx, 29 + dy], outline=lines, width=2)
         draw_label(image, a, 12 + dx, 36 + dy)
         draw_label(image, b, 35 + dx, 12 + dy)
         draw_label(image, "x", 14 + dx, 13 + dy)
@@ -115,10 +117,10 @@ def paint(figure: Figure, split: str, *parts: int | str) -> Image.Image:
 
 
 def cells(figure: Figure) -> tuple[str, ...]:
-    """For each cell, row by row, its label where there is one, else the name of the figure."""
+    """For each cell, row by row, its label where there is one, else the colour and name of the figure."""
     a, b = map(str, figure.labels)
     where = {"segment": {0: b, 7: a}, "triangle": {6: a, 8: b}, "rectangle": {6: a, 5: b}}[figure.figure]
-    return tuple(where.get(index, figure.figure) for index in range(9))
+    return tuple(where.get(index, f"{figure.colour} {figure.figure}") for index in range(9))
 
 
 def _labels(figure: str) -> list[tuple[int, int]]:

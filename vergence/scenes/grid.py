@@ -40,13 +40,15 @@ class Grid(NamedTuple):
 def draft_digits(die: Random, novel: bool) -> Grid:
     """Nine handwritten digits: read one, or add up a row or column."""
     cells = tuple(die.choice(DIGITS) for _ in range(9))
-    return Grid(cells, _ask_cell(die) if die.random() < 0.35 else ("sum", die.choice(("row", "column")), die.randrange(3)))
+    return Grid(
+        cells, _ask_cell(die) if die.random() < 0.35 else ("sum", die.choice(("row", "column")), die.randrange(3))
+    )
 
 
 def draft_shapes(die: Random, novel: bool) -> Grid:
     """Coloured shapes: locate one, count a colour in a line, compare two kinds in a line.
 
-    Counts and comparisons are drawn first and the line is filled to fit, so that no answer is much likelier than another.
+    Counts and comparisons are drawn first and the line is filled to fit, so that no answer is much the likeliest.
     With `novel`, the cells that are asked about hold the colour and the shape that training leaves out.
     """
     cells = [_thing(die) if die.random() < 0.8 else "empty" for _ in range(9)]
@@ -95,7 +97,9 @@ def pose(grid: Grid) -> tuple[str, Gold]:
         return f"What is the sum of the {line_name(*rest)}?", Gold(str(sum(map(int, values))), "integer")
     if kind == "count":
         colour, axis, number = rest
-        return f"How many shapes in the {line_name(axis, number)} are {colour}?", Gold(str(_hits(values, colour)), "integer")
+        return f"How many shapes in the {line_name(axis, number)} are {colour}?", Gold(
+            str(_hits(values, colour)), "integer"
+        )
     first, second, axis, number = rest
     a, b = _hits(values, first), _hits(values, second)
     gold = Gold(first if a > b else second if b > a else "same", "word")

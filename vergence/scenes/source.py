@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Protocol, runtime_checkable
 
 from vergence.scenes import embedded
@@ -49,7 +50,9 @@ class Embedded:
 
     def held_out(self, split: Split, number: int, *, seed: int) -> list[Scene]:
         """See `Source`."""
-        return embedded.draw_many(self.worlds, split, number, seed=seed)
+        fair = [number // len(self.worlds) + (turn < number % len(self.worlds)) for turn in range(len(self.worlds))]
+        drawn = [embedded.draw_distinct(world, split, n, seed=seed) for world, n in zip(self.worlds, fair, strict=True)]
+        return [scene for turn in zip_longest(*drawn) for scene in turn if scene is not None]
 
     def scene(self, key: str) -> Scene:
         """See `Source`."""

@@ -24,7 +24,8 @@ _VERB = "(?:" + "|".join(VERBS) + ")"
 _SENTENCE = re.compile(
     rf"\b(?P<line>(?:{_ROW}) row|(?:{_COLUMN}) column)(?P<back> backward)?{_VERB} (?P<cells>[a-z0-9 ,]+)"
     rf"|\b(?P<cell>(?:{_ROW}) (?:{_COLUMN})|(?:{_COLUMN}) (?:{_ROW})){_VERB} (?P<held>[a-z0-9 ]+)"
-    rf"|\b(?P<about>[a-z]+ bar|figure|left angle|right angle|whole|part|width|height){_VERB} (?P<value>[a-z0-9 ]+)"
+    rf"|\b(?P<about>[a-z]+ bar|figure|lines|left angle|right angle|whole|part|width|height){_VERB} "
+    r"(?P<value>[a-z0-9 ]+)"
 )
 _MOST = 4096
 """Characters of a response that are read: ours have about 100, and model output is bounded before any regex."""
@@ -78,10 +79,13 @@ def line_as_read(name: str, verb: str, ordered: Sequence[str]) -> str:
 def read_facts(text: str) -> list[Fact]:
     """The facts that a text states, each cell of a row or column its own, in the order they are said.
 
-    >>> read_facts("right column backward is 1 8 3. center top: empty. So red bar shows 7.")  # doctest: +ELLIPSIS
-    [Fact(about='bottom right', value='1'), Fact(about='middle right', value='8'), Fact(about='top right', value='3'), ...]
-    >>> read_facts("right column backward is 1 8 3. center top: empty. So red bar shows 7.")[3:]
-    [Fact(about='top center', value='empty'), Fact(about='red bar', value='7')]
+    >>> for fact in read_facts("right column backward is 1 8 3. center top: empty. So red bar shows 7."):
+    ...     print(fact)
+    bottom right: 1
+    middle right: 8
+    top right: 3
+    top center: empty
+    red bar: 7
     """
     return [fact for found in _SENTENCE.finditer(text[:_MOST]) for fact in _facts(found)]
 

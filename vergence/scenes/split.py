@@ -16,7 +16,7 @@ SPLITS: tuple[Split, ...] = get_args(Split)
 def content_hash(scene: Scene) -> str:
     """What a scene is, whatever it is called: a hash of the question and of what is visible.
 
-    What is visible is the facts where they are known (a new drawing of the same content is the same scene), else the pixels.
+    What is visible is the facts where they are known (another drawing of them is the same scene), else the pixels.
     """
     digest = hashlib.sha256(scene.question.strip().lower().encode())
     if scene.facts:
@@ -37,7 +37,9 @@ def assign(content: str) -> Split:
     return "train" if share < 8 else "tune" if share == 8 else "report"
 
 
-def refuse_overlap(first: Iterable[Scene], second: Iterable[Scene], names: tuple[str, str] = ("first", "second")) -> None:
+def refuse_overlap(
+    first: Iterable[Scene], second: Iterable[Scene], names: tuple[str, str] = ("first", "second")
+) -> None:
     """Raise if the two sets of scenes share content.
 
     Raises:

@@ -1,6 +1,6 @@
 """From logits to per-token statistics. Everything of vocabulary size stays in this folder."""
 
-import torch
+import torch  # noqa: F401  (the doctests use it)
 from jaxtyping import Float, Int
 from torch import Tensor
 

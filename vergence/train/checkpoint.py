@@ -17,6 +17,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from vergence.models.policy import Policy
+from vergence.train.config import to_yaml
+from vergence.train.parts import Parts
 from vergence.train.run import telling_of_space
 from vergence.types import Batch, Stats, UserError
 
@@ -44,9 +46,7 @@ def name_of(step: int) -> str:
     return f"step-{step:06d}"
 
 
-def save(
-    folder: Path, policy: Policy, optimizer: torch.optim.Optimizer, step: int, pending: Pending | None, *, config: str
-) -> Path:
+def save(folder: Path, parts: Parts, step: int, pending: Pending | None) -> Path:
     """Write the checkpoint of a step.
 
     Raises:
@@ -57,11 +57,11 @@ def save(
         with telling_of_space(folder):
             shutil.rmtree(partial, ignore_errors=True)
             (partial / "trainer").mkdir(parents=True)
-            policy.save(partial)
-            save_file(_optimizer_tensors(optimizer), partial / "trainer" / "optimizer.safetensors")
+            parts.policy.save(partial)
+            save_file(_optimizer_tensors(parts.optimizer), partial / "trainer" / "optimizer.safetensors")
             if pending is not None:
                 save_file(_pending_tensors(pending), partial / "trainer" / "pending.safetensors")
-            (partial / "trainer" / "config.yaml").write_text(config)
+            (partial / "trainer" / "config.yaml").write_text(to_yaml(parts.config))
             (partial / "trainer" / "state.json").write_text(json.dumps({"step": step}) + "\n")
             shutil.rmtree(final, ignore_errors=True)
             os.replace(partial, final)

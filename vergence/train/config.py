@@ -17,7 +17,7 @@ from vergence.types import UserError
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
-    """A complete run. Recipes return one; the command line replaces fields; `config.yaml` in a run folder reads back."""
+    """A complete run. Recipes return one, the command line replaces fields, a run's `config.yaml` reads back."""
 
     # what is trained, and how
     model: str = "seedling"
@@ -25,7 +25,7 @@ class Config:
     method: str = "papo"
     """An entry of the catalogue: see `vergence methods`."""
     options: Annotated[dict[str, str], tyro.conf.Suppress] = field(default_factory=dict)
-    """The method's own settings that differ from its defaults, e.g. gamma 0.02. Names are checked against the method."""
+    """The method's own settings that differ from its defaults, e.g. gamma 0.02; the method checks them."""
     seed: int = 0
     """Of everything that is drawn: scenes, sampling noise, masks."""
     steps: int = 100
@@ -86,7 +86,16 @@ class Config:
     """Of the weights in training."""
 
     def __post_init__(self) -> None:
-        for name in ("steps", "scenes_per_batch", "max_tokens", "parts", "passes", "micro_batch", "eval_scenes", "eval_samples"):
+        for name in (
+            "steps",
+            "scenes_per_batch",
+            "max_tokens",
+            "parts",
+            "passes",
+            "micro_batch",
+            "eval_scenes",
+            "eval_samples",
+        ):
             _require(getattr(self, name) >= 1, name, "at least 1", getattr(self, name))
         for name in ("warmup", "watch_every", "eval_every", "save_every"):
             _require(getattr(self, name) >= 0, name, "0 or more", getattr(self, name))
@@ -97,7 +106,10 @@ class Config:
         _require(self.weight_decay >= 0, "weight_decay", "0 or more", self.weight_decay)
         _require(all(0 <= beta < 1 for beta in self.betas), "betas", "in [0, 1)", self.betas)
         _require(
-            self.scenes_per_batch % self.parts == 0, "scenes_per_batch", f"a multiple of parts={self.parts}", self.scenes_per_batch
+            self.scenes_per_batch % self.parts == 0,
+            "scenes_per_batch",
+            f"a multiple of parts={self.parts}",
+            self.scenes_per_batch,
         )
         _require(len(self.worlds) > 0, "worlds", "at least one world", self.worlds)
 

@@ -26,7 +26,13 @@ class Display:
         self.steps = steps
         self.console = Console(stderr=True, quiet=quiet)
         self.latest: dict[str, float] = {}
-        columns = (TextColumn("step"), MofNCompleteColumn(), BarColumn(), TextColumn("{task.description}"), TimeRemainingColumn())
+        columns = (
+            TextColumn("step"),
+            MofNCompleteColumn(),
+            BarColumn(),
+            TextColumn("{task.description}"),
+            TimeRemainingColumn(),
+        )
         self.bar = Progress(*columns, console=self.console) if self.console.is_terminal and not quiet else None
 
     def __enter__(self) -> Display:
@@ -36,7 +42,9 @@ class Display:
             self.task = self.bar.add_task("", total=self.steps)
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         """Stop the bar."""
         if self.bar:
             self.bar.stop()

@@ -7,28 +7,27 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 import torch
 
-from vergence import chance, objectives
-from vergence.models.policy import Policy, load
+from vergence import chance
+from vergence.models.policy import Policy
 from vergence.objectives.terms import CAPPED
 from vergence.rollout.collate import collate
-from vergence.rollout.generate import Generate
 from vergence.rollout.render import render
-from vergence.rollout.sampler import Sampler, roll_out
-from vergence.scenes.source import open_source
-from vergence.scoring.naive import Naive, Prompts, Scorer
+from vergence.rollout.sampler import roll_out
+from vergence.scoring.naive import Prompts
 from vergence.train import checkpoint
-from vergence.train.backend import Backend, OneProcess
 from vergence.train.checkpoint import Pending
-from vergence.train.config import Config, to_yaml
+from vergence.train.config import Config
+from vergence.train.parts import Parts, assemble
 from vergence.train.run import RunFolder, rollout_record
 from vergence.train.step import accumulate, freeze, measure, token_mean
-from vergence.types import Batch, Erase, Method, Metrics, Read, Rollout, Scene, View, with_advantage
+from vergence.types import Batch, Erase, Metrics, Prompt, Read, Rollout, Scene, Stats, View, with_advantage
 
 WATCHED = View(Erase())
 """The masked view whose KL is logged for every method alike, trained on or not."""
@@ -56,7 +55,7 @@ def train(
     """Train as the config says, in the run folder `out`, and return the last checkpoint.
 
     Args:
-        resume: go on from the last checkpoint in `out`; the result is that of an uninterrupted run, bit for bit on a CPU.
+        resume: go on from the last checkpoint in `out`; the result is the uninterrupted run's, bit for bit on a CPU.
         until: stop (with a checkpoint) after this optimizer step; the config's `steps` is unchanged.
         evaluate: called every `config.eval_every` steps; what it returns is logged under "eval/".
         watch: told the metrics of every step.
@@ -64,149 +63,111 @@ def train(
     Raises:
         UserError: the config asks for something that does not exist, or `out` cannot be used.
     """
-    method = objectives.method(config.method, **config.options)
-    source = open_source(config.scenes, config.worlds)
-    policy = load(config.model, dtype=getattr(torch, config.dtype), device=config.device)
+    parts = assemble(config)
     run = RunFolder.resume(Path(out), config) if resume else RunFolder.start(Path(out), config)
-    scorer = make_scorer(config, method, policy)
-    sampler, backend = Generate(policy), OneProcess()
-    weights = [weight for weight in policy.model.parameters() if weight.requires_grad]
-    optimizer = torch.optim.AdamW(weights, lr=config.lr, betas=config.betas, weight_decay=config.weight_decay)
-
-    step, pending = 0, None
-    if resume and (last := checkpoint.latest(run.checkpoints)):
-        step, pending = checkpoint.restore(last, policy, optimizer)
+    step, pending, saved = 0, None, checkpoint.latest(run.checkpoints)
+    if saved:
+        step, pending = checkpoint.restore(saved, parts.policy, parts.optimizer)
     run.forget_after(step)
     end = min(config.steps, until or config.steps)
-    saved = checkpoint.latest(run.checkpoints) if resume else None
 
     with finishing_on_interrupt() as interrupted:
-        while step < end and not interrupted():
-            clock = Clock()
-            round_ = step // config.steps_per_batch
-            scenes = source.train(round_ * config.scenes_per_batch, config.scenes_per_batch, seed=config.seed)
-            prompts = render_views(config, method, policy, scenes, round_)
-            metrics: Metrics = {"step": step + 1}
+        while step < end:
+            clock, metrics, round_ = Clock(), {"step": step + 1}, step // config.steps_per_batch
+            scenes = parts.source.train(round_ * config.scenes_per_batch, config.scenes_per_batch, seed=config.seed)
+            prompts = render_views(parts, scenes, round_)
             if pending is None:
-                rollouts = ask(config, method, policy, sampler, scenes, prompts, round_)
-                batch = give_credit(method, rollouts, config.siblings).to(policy.device)
+                rollouts = ask(parts, scenes, prompts, round_)
                 clock.lap("ask_s")
-                pending = Pending(batch, freeze(method, batch, scorer, prompts, micro_batch=config.micro_batch))
+                pending = Pending(*judge(parts, rollouts, prompts))
                 metrics |= describe(rollouts, config.siblings)
-                if config.watch_every and step % config.watch_every == 0:
-                    metrics |= watched(batch, scorer, prompts, micro_batch=config.micro_batch)
-                advantages = batch.advantage_B.tolist()
-                run.append("rollouts.jsonl", map(rollout_record, [step + 1] * len(rollouts), rollouts, advantages))
+                if config.watch_every and round_ % config.watch_every == 0:
+                    metrics |= watched(parts, pending.batch, prompts)
+                run.append(
+                    "rollouts.jsonl", map(partial(rollout_record, step + 1), rollouts, pending.batch.advantage_B)
+                )
                 clock.lap("score_s")
-            metrics |= update(config, method, pending, scorer, prompts, backend, policy, optimizer, step)
+            metrics |= update(parts, pending, prompts, step)
             clock.lap("update_s")
             step += 1
             if step % config.steps_per_batch == 0:
                 pending = None
             if evaluate and config.eval_every and (step % config.eval_every == 0 or step == config.steps):
-                metrics |= {f"eval/{name}": value for name, value in evaluate(policy).items()}
+                metrics |= {f"eval/{name}": value for name, value in evaluate(parts.policy).items()}
                 clock.lap("eval_s")
             run.append("metrics.jsonl", [metrics])
-            if step == end or interrupted() or (config.save_every and step % config.save_every == 0):
-                saved = checkpoint.save(run.checkpoints, policy, optimizer, step, pending, config=to_yaml(config))
+            stopping = step == end or interrupted()
+            if stopping or (config.save_every and step % config.save_every == 0):
+                saved = checkpoint.save(run.checkpoints, parts, step, pending)
                 clock.lap("save_s")
             run.append("timings.jsonl", [{"step": step, **clock.laps}])
             watch(step, metrics, sum(clock.laps.values()))
-    assert saved is not None, "steps >= 1, so a checkpoint was saved now or resumed from"
+            if stopping:
+                break
+    assert saved is not None, "either a step was taken and saved now, or a checkpoint was resumed from"
     return saved
 
 
-def make_scorer(config: Config, method: Method, policy: Policy) -> Scorer:
-    """The scorer of all views of a method; the reference weights are loaded only if a view looks with them."""
-    owner = {name: view.policy for name, view in method.views.items()} | {"watched": "now"}
-    policies = {"now": policy.logits}
-    if "reference" in owner.values():
-        reference = load(config.model, dtype=getattr(torch, config.dtype), device=config.device)
-        reference.model.requires_grad_(False)
-        policies["reference"] = reference.logits
-    return Naive(policies, owner, temperature=config.temperature)
-
-
-def render_views(config: Config, method: Method, policy: Policy, scenes: Sequence[Scene], round_: int) -> Prompts:
+def render_views(parts: Parts, scenes: Sequence[Scene], round_: int) -> Prompts:
     """view -> the prompt of each scene. A view's chance is drawn once per scene and round, and siblings share it."""
-    views = {**method.views, **({"watched": WATCHED} if config.watch_every else {})}
-    return {
-        name: [
-            render(
-                policy.reader,
-                scene,
-                view.show,
-                chance.key(config.seed, "view", view.show.__class__.__name__, round_, scene.key),
-                ask=method.ask,
-                wording=config.wording,
-            )
-            for scene in scenes
-        ]
-        for name, view in views.items()
-    }
+    config = parts.config
+    views = {**parts.method.views, **({"watched": WATCHED} if config.watch_every else {})}
+
+    def prompt(scene: Scene, view: View) -> Prompt:
+        # keyed by the kind of view, so that the same view under another name has the same pixels
+        key = chance.key(config.seed, "view", type(view.show).__name__, round_, scene.key)
+        return render(parts.policy.reader, scene, view.show, key, ask=parts.method.ask, wording=config.wording)
+
+    return {name: [prompt(scene, view) for scene in scenes] for name, view in views.items()}
 
 
-def ask(
-    config: Config,
-    method: Method,
-    policy: Policy,
-    sampler: Sampler,
-    scenes: Sequence[Scene],
-    prompts: Prompts,
-    round_: int,
-) -> list[Rollout]:
+def ask(parts: Parts, scenes: Sequence[Scene], prompts: Prompts, round_: int) -> list[Rollout]:
     """The rollouts of a round."""
     return roll_out(
-        sampler,
-        policy.reader,
+        parts.sampler,
+        parts.policy.reader,
         scenes,
-        prompts[method.sample_view],
-        siblings=config.siblings,
-        seed=(config.seed, "rollout", round_),
-        temperature=config.temperature,
-        max_tokens=config.max_tokens,
-        reward=method.reward,
+        prompts[parts.method.sample_view],
+        siblings=parts.config.siblings,
+        seed=(parts.config.seed, "rollout", round_),
+        temperature=parts.config.temperature,
+        max_tokens=parts.config.max_tokens,
+        reward=parts.method.reward,
     )
 
 
-def give_credit(method: Method, rollouts: Sequence[Rollout], siblings: int) -> Batch:
-    """The rollouts as a batch with the method's advantages."""
+def judge(parts: Parts, rollouts: Sequence[Rollout], prompts: Prompts) -> tuple[Batch, Stats]:
+    """The rollouts as a batch with the method's advantages, and what the method needs frozen."""
+    siblings = parts.config.siblings
     reward_SG = torch.tensor([rollout.verdict.reward for rollout in rollouts]).view(-1, siblings)
-    return with_advantage(collate(rollouts, siblings), method.credit(reward_SG).flatten())
+    batch = with_advantage(collate(rollouts, siblings), parts.method.credit(reward_SG).flatten())
+    batch = batch.to(parts.policy.device)
+    return batch, freeze(parts.method, batch, parts.scorer, prompts, micro_batch=parts.config.micro_batch)
 
 
-def update(
-    config: Config,
-    method: Method,
-    pending: Pending,
-    scorer: Scorer,
-    prompts: Prompts,
-    backend: Backend,
-    policy: Policy,
-    optimizer: torch.optim.Optimizer,
-    step: int,
-) -> Metrics:
+def update(parts: Parts, pending: Pending, prompts: Prompts, step: int) -> Metrics:
     """One optimizer step on its part of the batch."""
-    part = step % config.steps_per_batch % config.parts
+    config, model = parts.config, parts.policy.model
     size = len(pending.batch.key_B) // config.parts
-    rows = slice(part * size, (part + 1) * size)
-    policy.model.train()
-    for group in optimizer.param_groups:
+    first = step % config.steps_per_batch % config.parts * size
+    rows = slice(first, first + size)
+    for group in parts.optimizer.param_groups:
         group["lr"] = learning_rate(config, step)
-    optimizer.zero_grad(set_to_none=True)
+    model.train()
+    parts.optimizer.zero_grad(set_to_none=True)
     metrics = accumulate(
-        method,
+        parts.method,
         pending.batch.rows(rows),
         pending.frozen.rows(rows),
-        scorer,
+        parts.scorer,
         prompts,
-        backend=backend,
+        backend=parts.backend,
         micro_batch=config.micro_batch,
     )
-    metrics["grad_norm"] = backend.clip(policy.model.parameters(), config.clip_norm)
-    metrics["learning_rate"] = optimizer.param_groups[0]["lr"]
-    optimizer.step()
-    policy.model.eval()
+    metrics["grad_norm"] = parts.backend.clip(model.parameters(), config.clip_norm)
+    metrics["learning_rate"] = parts.optimizer.param_groups[0]["lr"]
+    parts.optimizer.step()
+    model.eval()
     return metrics
 
 
@@ -239,9 +200,9 @@ def describe(rollouts: Sequence[Rollout], siblings: int) -> Metrics:
     }
 
 
-def watched(batch: Batch, scorer: Scorer, prompts: Prompts, *, micro_batch: int) -> Metrics:
+def watched(parts: Parts, batch: Batch, prompts: Prompts) -> Metrics:
     """How much the responses depend on the image: means over tokens against a 60 % masked view, nats."""
-    stats = measure(batch, scorer, prompts, list(_WATCHED_READS), micro_batch=micro_batch)
+    stats = measure(batch, parts.scorer, prompts, _WATCHED_READS, micro_batch=parts.config.micro_batch)
     k3_BT = CAPPED["k3"](stats.logp("image"), stats.logp("watched"))
     return {
         "perception/kl_masked": token_mean(stats.kl("image", "watched"), batch),
@@ -282,4 +243,3 @@ def finishing_on_interrupt() -> Iterator[Callable[[], bool]]:
         yield lambda: asked_to_stop
     finally:
         signal.signal(signal.SIGINT, before)
-

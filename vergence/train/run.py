@@ -14,6 +14,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from vergence.train.config import Config, from_yaml, to_yaml
 from vergence.types import Rollout, UserError
 
@@ -119,7 +121,7 @@ def read_lines(path: Path) -> Iterator[dict[str, Any]]:
                 torn = UserError(f"{path}, line {number} is not JSON: {error.msg}; the file was damaged")
 
 
-def rollout_record(step: int, rollout: Rollout, advantage: float) -> dict[str, Any]:
+def rollout_record(step: int, rollout: Rollout, advantage: Tensor) -> dict[str, Any]:
     """One line of rollouts.jsonl."""
     return {
         "step": step,
@@ -132,7 +134,7 @@ def rollout_record(step: int, rollout: Rollout, advantage: float) -> dict[str, A
         "extracted": rollout.verdict.extracted,
         "status": rollout.verdict.status,
         "reward": rollout.verdict.reward,
-        "advantage": advantage,
+        "advantage": float(advantage),
         "finish": rollout.sampled.finish,
         "tokens": len(rollout.sampled.tokens),
     }

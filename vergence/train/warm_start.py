@@ -1,9 +1,9 @@
 """How the seedling is raised: vision first, then four ways of being asked, with some misreading on purpose.
 
 A raw model of this size does not leave the label prior for minutes. What gets it going is a short stage in which each
-merged image patch must name what is in its cell. Then it imitates worked responses. A share of those state one fact
-wrongly, as captions in the wild do: the seedling learns that readings are uncertain, keeps its errors in perception, and
-leaves reinforcement learning something to teach.
+merged image patch must name what is in its cell, then telling everything there is to see. Then it imitates worked
+responses. A share of those state one fact wrongly, as captions in the wild do: the seedling learns that readings are
+uncertain, keeps its errors in perception, and leaves reinforcement learning something to teach.
 """
 
 from __future__ import annotations
@@ -27,6 +27,32 @@ from vergence.scenes.canvas import COLOURS, SHAPES
 from vergence.types import Original, Prompt, UserError
 
 
+class Stage(NamedTuple):
+    """A stretch of imitation."""
+
+    steps: int
+    examples: int
+    """Different examples that are drawn for it."""
+    shares: tuple[float, ...]
+    """Of what is imitated, in the order of `WAYS`."""
+    misread: float = 0.0
+    """Share of worked responses and captions that state one needed fact wrongly."""
+
+
+WAYS = ("answer", "caption", "survey", "tour", "from caption", "from nothing")
+"""Answer from the image; caption it for a question; survey it in one fixed order; tour it in any; answer from a
+caption; answer from nothing."""
+
+CURRICULUM = (
+    # reading sets in all at once, after some hundred steps of telling everything in one fixed order
+    Stage(steps=220, examples=4000, shares=(0, 0, 1, 0, 0, 0)),
+    # then the names of places are tied to what is there; and, without images, reasoning is practised
+    Stage(steps=500, examples=6000, shares=(0, 0, 0.1, 0.6, 0.3, 0)),
+    # then the four ways of being asked
+    Stage(steps=900, examples=9000, shares=(0.50, 0.08, 0, 0.12, 0.22, 0.08), misread=0.25),
+)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WarmStart:
     """Settings of the warm start."""
@@ -37,22 +63,15 @@ class WarmStart:
     vision_batch: int = 64
     """Images per such step."""
     vision_lr: float = 3e-3
-    survey_steps: int = 350
-    """Steps of telling everything there is to see, in one order: dense practice, in which reading sets in all at once."""
-    survey_examples: int = 4000
-    """Different scenes for that."""
-    steps: int = 1100
-    """Steps of imitating all that the seedling must know."""
+    curriculum: tuple[Stage, ...] = CURRICULUM
     batch: int = 32
-    """Examples per such step."""
-    lr: float = 3e-3
-    examples: int = 12000
-    """Different examples that are drawn."""
-    misread: float = 0.3
-    """Share of worked responses that state one needed fact wrongly."""
-    shares: tuple[float, ...] = (0.42, 0.08, 0.0, 0.34, 0.09, 0.07)
-    """Of what is imitated after the surveys: answer from the image; caption it for a question; survey it; tour it in any
-    order, which ties the names of places to what is there; answer from a caption; answer from nothing."""
+    """Examples per step of imitation."""
+    lr: float = 2e-3
+    """Held until the last stage, in which it falls to a tenth."""
+
+
+Watch = Callable[[int, float], None]
+"""(steps of imitation taken, loss)."""
 
 
 class Example(NamedTuple):
@@ -71,29 +90,30 @@ def corpus(number: int = 400) -> list[str]:
         for index in range(number):
             drawn = embedded.draw(world, "train", index, seed=1, partner=False)
             scene = drawn.scene
-            lines += [f"user\n{scene.question} Answer. Describe. Picture: {scene.caption}", "assistant\nI see no picture. I guess. user\nWhat is in the picture? Say what you see."]
+            lines += [
+                f"user\n{scene.question} Answer. Describe. Picture: {scene.caption}",
+                "assistant\nI see no picture. I guess. user\nWhat is in the picture? Say what you see.",
+            ]
             lines.append(embedded.say(drawn, world, dice("corpus", world, index)))
     words = (*COLOURS, *SHAPES, "empty", "same")
     return lines + [f" {word}{word} {digit}{digit}" for word in words for digit in range(10)]
 
 
-def examples(reader: Reader, settings: WarmStart, shares: Sequence[float], number: int) -> list[Example]:
-    """What is imitated, the trained worlds taking turns."""
+def examples(reader: Reader, stage: Stage, *, seed: int) -> list[Example]:
+    """What a stage imitates, the trained worlds taking turns."""
     made = []
-    for turn in range(number):
+    for turn in range(stage.examples):
         world = embedded.TRAINED[turn % len(embedded.TRAINED)]
-        die = dice("warm start", settings.seed, *map(str, shares), turn)
-        drawn = embedded.draw(world, "train", turn // len(embedded.TRAINED), seed=settings.seed, partner=False)
-        made.append(_example(reader, drawn, world, die, settings, shares))
+        die = dice("warm start", seed, *map(str, stage.shares), turn)
+        drawn = embedded.draw(world, "train", turn // len(embedded.TRAINED), seed=seed, partner=False)
+        made.append(_example(reader, drawn, world, die, stage))
     return made
 
 
-def _example(
-    reader: Reader, drawn: embedded.Drawn, world: str, die: Random, settings: WarmStart, shares: Sequence[float]
-) -> Example:
+def _example(reader: Reader, drawn: embedded.Drawn, world: str, die: Random, stage: Stage) -> Example:
     scene = drawn.scene
-    ask = die.choices(("answer", "caption", "survey", "tour", "from caption", "from nothing"), shares)[0]
-    misread = die.random() < settings.misread
+    ask = die.choices(WAYS, stage.shares)[0]
+    misread = die.random() < stage.misread
     if ask == "answer":
         prompt, text = _seen(reader, scene), embedded.say(drawn, world, die, misread=misread)
     elif ask == "caption":
@@ -129,7 +149,7 @@ def _name(reader: Reader, words: str) -> tuple[int, int]:
 
 
 def teach_vision(policy: Policy, shown: Sequence[Example], settings: WarmStart) -> float:
-    """Each merged patch names its cell, by its similarity to the word embeddings, and tells its place. Returns the last loss."""
+    """Each merged patch names its cell, by likeness to word embeddings, and tells its place. Returns the last loss."""
     shown = [example for example in shown if example.cells is not None]
     model = policy.model
     words = model.get_input_embeddings().weight
@@ -141,7 +161,8 @@ def teach_vision(policy: Policy, shown: Sequence[Example], settings: WarmStart) 
     model.train()
     loss = torch.tensor(0.0)
     for step in range(settings.vision_steps):
-        _set_lr(optimizer, settings.vision_lr, step, settings.vision_steps, warmup=20)
+        fall = 1.0 - 0.9 * step / settings.vision_steps
+        _set_lr(optimizer, settings.vision_lr * min(1.0, (step + 1) / 20) * fall)
         batch = dice("vision", settings.seed, step).sample(shown, settings.vision_batch)
         pixels = torch.cat([example.prompt.pixels for example in batch])
         grid = torch.cat([example.prompt.grid for example in batch])
@@ -155,65 +176,53 @@ def teach_vision(policy: Policy, shown: Sequence[Example], settings: WarmStart) 
 
 
 def imitate(
-    policy: Policy,
-    surveys: Sequence[Example],
-    mixed: Sequence[Example],
-    settings: WarmStart,
-    *,
-    watch: Callable[[int, float], None] = lambda *_: None,
+    policy: Policy, stages: Sequence[Sequence[Example]], settings: WarmStart, *, watch: Watch = lambda *_: None
 ) -> float:
-    """Next-token prediction on the responses; every token of a batch counts the same. Returns the last loss."""
-    steps = settings.survey_steps + settings.steps
+    """Next-token prediction on the responses, stage by stage; every token of a batch counts the same.
+
+    Returns the last loss. One AdamW goes through all stages.
+    """
     model = policy.model
     weights = list(model.parameters())
     optimizer = torch.optim.AdamW(weights, lr=settings.lr, betas=(0.9, 0.98), weight_decay=0.01)
     model.train()
-    order: list[int] = []
-    loss = torch.tensor(0.0)
-    for step in range(steps):
-        _set_lr(optimizer, settings.lr, step, steps, warmup=30)
-        shown = surveys if step < settings.survey_steps else mixed
-        if step == settings.survey_steps or len(order) < settings.batch:
-            order = list(range(len(shown)))
-            dice("order", settings.seed, step).shuffle(order)
-        batch = [shown[order.pop()] for _ in range(settings.batch)]
-        longest = max(len(example.response) for example in batch)
-        token_BT = torch.tensor([[*e.response, *[0] * (longest - len(e.response))] for e in batch])
-        mask_BT = torch.tensor([[True] * len(e.response) + [False] * (longest - len(e.response)) for e in batch])
-        logits_BTV = policy.logits([example.prompt for example in batch], token_BT, mask_BT)
-        loss = functional.cross_entropy(logits_BTV[mask_BT], token_BT[mask_BT])
-        _update(loss, optimizer, weights)
-        watch(step, loss.item())
+    loss, taken = torch.tensor(0.0), 0
+    for number, (stage, shown) in enumerate(zip(settings.curriculum, stages, strict=True)):
+        last = number == len(stages) - 1
+        order: list[int] = []
+        for step in range(stage.steps):
+            fall = 1.0 - 0.9 * step / stage.steps if last else 1.0
+            _set_lr(optimizer, settings.lr * min(1.0, (taken + 1) / 30) * fall)
+            if len(order) < settings.batch:
+                order = list(range(len(shown)))
+                dice("order", settings.seed, number, step).shuffle(order)
+            loss = _imitation_loss(policy, [shown[order.pop()] for _ in range(settings.batch)])
+            _update(loss, optimizer, weights)
+            taken += 1
+            watch(taken, loss.item())
     return loss.item()
 
 
-def raise_seedling(settings: WarmStart, *, watch: Callable[[int, float], None] = lambda *_: None) -> Policy:
+def _imitation_loss(policy: Policy, batch: Sequence[Example]) -> Tensor:
+    longest = max(len(example.response) for example in batch)
+    token_BT = torch.tensor([[*e.response, *[0] * (longest - len(e.response))] for e in batch])
+    mask_BT = torch.tensor([[True] * len(e.response) + [False] * (longest - len(e.response)) for e in batch])
+    logits_BTV = policy.logits([example.prompt for example in batch], token_BT, mask_BT)
+    return functional.cross_entropy(logits_BTV[mask_BT], token_BT[mask_BT])
+
+
+def raise_seedling(settings: WarmStart, *, watch: Watch = lambda *_: None) -> Policy:
     """The seedling, made from its seed: the same bits on the same machine with the same number of threads."""
     reader = seedling.build_reader(corpus())
     policy = seedling.build(reader, seed=key("seedling", settings.seed) % 2**31)
-    surveys = examples(reader, settings, (0, 0, 1, 0, 0, 0), settings.survey_examples)
-    mixed = examples(reader, settings, settings.shares, settings.examples)
-    teach_vision(policy, surveys, settings)
-    imitate(policy, surveys, mixed, settings, watch=watch)
+    stages = [examples(reader, stage, seed=settings.seed) for stage in settings.curriculum]
+    teach_vision(policy, stages[0], settings)
+    imitate(policy, stages, settings, watch=watch)
     policy.model.eval()
     return policy
 
 
-def _set_lr(optimizer: torch.optim.Optimizer, lr: float, step: int, steps: int, *, warmup: int) -> None:
-    for group in optimizer.param_groups:
-        group["lr"] = lr * min(1.0, (step + 1) / warmup) * (1.0 - 0.9 * step / steps)
-
-
-def _update(loss: Tensor, optimizer: torch.optim.Optimizer, weights: Sequence[Tensor]) -> None:
-    optimizer.zero_grad()
-    loss.backward()
-    torch.nn.utils.clip_grad_norm_(weights, 1.0)
-    optimizer.step()
-
-
-def raise_and_save(
-    settings: WarmStart, out: Path, *, watch: Callable[[int, float], None] = lambda *_: None
-) -> Policy:
+def raise_and_save(settings: WarmStart, out: Path, *, watch: Watch = lambda *_: None) -> Policy:
     """Raise the seedling and write it in Hugging Face layout, weights as bfloat16.
 
     Raises:
@@ -225,3 +234,15 @@ def raise_and_save(
     policy.model.to(torch.bfloat16)
     policy.save(out)
     return policy
+
+
+def _set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
+    for group in optimizer.param_groups:
+        group["lr"] = lr
+
+
+def _update(loss: Tensor, optimizer: torch.optim.Optimizer, weights: Sequence[Tensor]) -> None:
+    optimizer.zero_grad()
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_(weights, 1.0)
+    optimizer.step()

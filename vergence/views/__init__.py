@@ -8,7 +8,7 @@ from vergence.views.erase import erase
 
 
 def show(spec: ViewSpec, image: Image, *key: int | str) -> Image:
-    """The image as the view shows it: same size, RGB.
+    """The image, which is RGB as those of every source, as the view shows it: same size, RGB.
 
     >>> from PIL import Image as pil
     >>> show(Blank(level=7), pil.new("RGB", (2, 1), "red"), 0).getpixel((0, 0))
