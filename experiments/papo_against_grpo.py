@@ -2,9 +2,9 @@
 
     python experiments/papo_against_grpo.py --out runs/papo-against-grpo --seeds 0 1 2 --gammas 0.02 0.1
 
-Everything but gamma is the same: `papo` with gamma=0 is plain GRPO with PAPO's base settings, bit for bit (a law). Prints,
-for each gamma, the mean over the last third of training of the KL to the masked view, its difference to gamma=0 at the same
-seed with a t interval over seeds, and the accuracy.
+Everything but gamma is the same: `papo` with gamma=0 is plain GRPO with its base settings, bit for bit (a law).
+Prints, for each gamma, the mean over the last third of training of the KL to the masked view, its difference to gamma=0
+at the same seed with a t interval over seeds, and the accuracy.
 """
 
 import argparse

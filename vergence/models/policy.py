@@ -158,8 +158,13 @@ def load(path: str | Path, *, dtype: torch.dtype = torch.float32, device: str = 
     Raises:
         UserError: there is nothing, or it is not a Qwen-VL model, or its files are damaged.
     """
-    from transformers import AutoConfig, AutoModelForImageTextToText, AutoTokenizer, Qwen2VLImageProcessorPil
-
+    try:
+        from transformers import AutoConfig, AutoModelForImageTextToText, AutoTokenizer, Qwen2VLImageProcessorPil
+    except ImportError as error:  # transformers imports a torchvision that it finds, and a wrong build of it fails
+        raise UserError(
+            f"transformers cannot import the Qwen-VL classes ({str(error).splitlines()[0]}). If torchvision is "
+            "installed, it is of another build than torch; Vergence does not need it: pip uninstall torchvision"
+        ) from error
     where = SEEDLING if str(path) == "seedling" else Path(path)
     looks_local = where.exists() or str(path).startswith((".", "/", "~")) or str(path).count("/") != 1
     if looks_local and not (where / "config.json").exists():
