@@ -112,7 +112,7 @@ def test_from_the_image_it_thinks_then_boxes_and_is_right_about_half_the_time(po
     assert 0.30 < right < 0.60  # 0.35 to 0.55 on many questions; these are 80
     assert accuracy(answer(policy, scenes, samples=2, show=Blank())) < right - 0.15
     wrong = [record for record in records if record["status"] != "right"]
-    assert perception_errors(wrong) > 0.6, "most of its errors are misreadings"
+    assert perception_errors(wrong) > 0.5, "most of its errors are misreadings"
 
 
 def test_asked_for_a_caption_it_describes_and_does_not_answer(policy, scenes):

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from jaxtyping import Bool, Float, Int
 from PIL.Image import Image
+from safetensors import SafetensorError
 from torch import Tensor
 
 from vergence.types import Prompt, UserError
@@ -182,6 +183,6 @@ def load(path: str | Path, *, dtype: torch.dtype = torch.float32, device: str = 
         model = AutoModelForImageTextToText.from_pretrained(name, dtype=dtype, attn_implementation="sdpa")
         tokenizer = AutoTokenizer.from_pretrained(name)
         image_processor = Qwen2VLImageProcessorPil.from_pretrained(name)
-    except (OSError, RuntimeError, KeyError, json.JSONDecodeError) as error:
+    except (OSError, RuntimeError, KeyError, json.JSONDecodeError, SafetensorError) as error:
         raise UserError(f"cannot load the model at {path}: {str(error).splitlines()[0]}") from error
     return Policy(model.to(device).eval(), Reader(tokenizer, image_processor))

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -103,7 +104,7 @@ def restore(path: Path, policy: Policy, optimizer: torch.optim.Optimizer) -> Res
         _restore_optimizer(optimizer, load_file(path / "trainer" / "optimizer.safetensors"))
         pending_file = path / "trainer" / "pending.safetensors"
         pending = _pending(load_file(pending_file)) if pending_file.exists() else None
-    except (OSError, RuntimeError, KeyError, ValueError) as error:
+    except (OSError, RuntimeError, KeyError, ValueError, SafetensorError) as error:
         if isinstance(error, UserError):
             raise
         raise UserError(
