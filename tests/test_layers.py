@@ -17,6 +17,7 @@ LAYERS = (
     {"evaluate"},
     {"report"},
     {"recipes", "integrations"},
+    {"commands"},
     {"cli"},
     {"vergence", "__main__"},  # the package itself: the same calls under one name
 )

@@ -125,32 +125,28 @@ def evaluate(
         out: Write one JSON line per answer to this file.
         json: Print one line of JSON.
     """
-    from vergence.evaluate.interval import bootstrap
-    from vergence.evaluate.suite import accuracy, answer, by_question, by_world, perception_errors, write_records
+    from vergence.evaluate.suite import answer, summary, write_records
     from vergence.models.policy import load
     from vergence.scenes.source import open_source
+    from vergence.train.display import counting
     from vergence.types import Blank, Original
 
     asked = open_source(scenes, worlds).held_out(split, number, seed=seed)
-    view = Original() if show == "image" else Blank()
-    records = answer(load(model), asked, samples=samples, seed=seed, show=view, wording=wording, max_tokens=max_tokens)
+    given = {"samples": samples, "seed": seed, "wording": wording, "max_tokens": max_tokens}
+    with counting("answers") as told:
+        records = answer(load(model), asked, show=Original() if show == "image" else Blank(), told=told, **given)
     if out:
         write_records(out, records)
-    parts = {**by_world(records), "overall": records}
+    found = summary(records)
     if json:
-        print_json(
-            {name: {"accuracy": accuracy(those), "questions": len(by_question(those))} for name, those in parts.items()}
-        )
+        print_json({name: one._asdict() | {"accuracy": one.accuracy._asdict()} for name, one in found.items()})
         return
-    rows = []
-    for name, those in parts.items():
-        known = all(record["false_facts"] is not None for record in those)
-        rows.append(
-            [name, str(bootstrap(by_question(those))), f"{perception_errors(those):.3f}" if known else "unknown"]
-        )
-    print_table(
-        f"avg@{samples}, {split} split, shown: {show}", ["world", "accuracy [95 %]", "states a false fact"], rows
-    )
+    rows = [
+        [name, str(one.accuracy), "unknown" if one.perception_errors is None else f"{one.perception_errors:.3f}"]
+        for name, one in found.items()
+    ]
+    title = f"avg@{samples}, {split} split, shown: {show}"
+    print_table(title, ["world", "accuracy [95 %]", "states a false fact"], rows)
 
 
 def report(run: Positional[Path]) -> None:

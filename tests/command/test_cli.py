@@ -80,13 +80,13 @@ def test_eval_prints_an_interval_for_every_world(capsys):
     for world in ("digits", "shapes", "bars", "geometry", "overall"):
         assert world in out
     _, out, _ = called(capsys, "eval", "seedling", "--number", "4", "--samples", "1", "--json")
-    assert json.loads(out)["overall"]["questions"] == 4
+    assert json.loads(out)["overall"]["accuracy"]["n"] == 4
 
 
 def test_running_out_of_memory_says_what_to_lower(tmp_path):
     """A real allocation that fails: the address space is bounded."""
     code = (
-        "import resource, sys, torch, transformers\n"
+        "import resource, sys, torch, transformers, sklearn.datasets\n"
         "from vergence.cli import main\n"
         "used = int(open('/proc/self/statm').read().split()[0]) * resource.getpagesize()\n"
         "resource.setrlimit(resource.RLIMIT_AS, (used + 700 * 2**20,) * 2)\n"

@@ -9,14 +9,14 @@ from vergence.types import UserError
 
 
 def test_the_interval_covers_the_truth_about_as_often_as_it_says():
-    """200 experiments of 60 questions each: a 95 % interval covers in 90 to 99 % of them."""
+    """100 experiments of 60 questions each: a 95 % interval covers in 88 to 99 of them."""
     generator = np.random.default_rng(0)
     covered = 0
-    for _ in range(200):
+    for _ in range(100):
         hits = generator.random(60) < 0.6
         estimate = bootstrap({str(index): float(hit) for index, hit in enumerate(hits)})
         covered += estimate.low <= 0.6 <= estimate.high
-    assert 180 <= covered <= 198
+    assert 88 <= covered <= 99
 
 
 def test_many_answers_to_few_questions_do_not_narrow_the_interval():

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
-from typing import Any
+from typing import Any, NamedTuple
 
 from vergence import chance
+from vergence.evaluate.interval import Estimate, bootstrap
 from vergence.models.policy import Policy
 from vergence.rollout.generate import Generate
 from vergence.rollout.render import Wording, render
@@ -17,9 +18,11 @@ from vergence.scenes.source import open_source
 from vergence.scenes.speech import false_facts
 from vergence.train.config import Config
 from vergence.train.loop import Evaluate
-from vergence.types import ORIGINAL, RewardSpec, Scene, ViewSpec
+from vergence.types import ORIGINAL, RewardSpec, Rollout, Scene, ViewSpec
 
 Record = dict[str, Any]
+Told = Callable[[int, int], None]
+"""(answers given, answers asked for) every so often."""
 
 
 def answer(
@@ -32,42 +35,54 @@ def answer(
     temperature: float = 1.0,
     max_tokens: int = 64,
     wording: Wording = "short",
+    told: Told = lambda done, of: None,
 ) -> list[Record]:
     """One record per answer: `samples` answers to each scene, seen as `show` says.
 
     `false_facts` counts the stated facts that are not so, where the scene knows its facts (else None). The noise of an
     answer is keyed by (seed, scene, sample): two policies asked with one seed are asked alike.
+
+    Args:
+        told: called as answers come in, for a progress bar.
     """
-    prompts = [
-        render(policy.reader, scene, show, chance.key(seed, "evaluation", scene.key), wording=wording)
-        for scene in scenes
-    ]
-    rollouts = roll_out(
-        Generate(policy),
-        policy.reader,
-        scenes,
-        prompts,
-        siblings=samples,
-        seed=(seed, "evaluation"),
-        temperature=temperature,
-        max_tokens=max_tokens,
-        reward=RewardSpec(),
-    )
-    return [
-        {
-            "scene": rollout.scene.key,
-            "world": rollout.scene.world,
-            "sample": rollout.sibling,
-            "question": rollout.scene.question,
-            "gold": rollout.scene.gold.text,
-            "response": rollout.text,
-            "extracted": rollout.verdict.extracted,
-            "status": rollout.verdict.status,
-            "finish": rollout.sampled.finish,
-            "false_facts": len(false_facts(rollout.text, rollout.scene.facts)) if rollout.scene.facts else None,
-        }
-        for rollout in rollouts
-    ]
+    sampler, records = Generate(policy), []
+    at_once = max(1, sampler.at_once // samples)
+    for start in range(0, len(scenes), at_once):
+        some = scenes[start : start + at_once]
+        keys = [chance.key(seed, "evaluation", scene.key) for scene in some]
+        rollouts = roll_out(
+            sampler,
+            policy.reader,
+            some,
+            [
+                render(policy.reader, *asked, wording=wording)
+                for asked in zip(some, [show] * len(some), keys, strict=True)
+            ],
+            siblings=samples,
+            seed=(seed, "evaluation"),
+            temperature=temperature,
+            max_tokens=max_tokens,
+            reward=RewardSpec(),
+        )
+        records += map(_record, rollouts)
+        told(len(records), len(scenes) * samples)
+    return records
+
+
+def _record(rollout: Rollout) -> Record:
+    facts = rollout.scene.facts
+    return {
+        "scene": rollout.scene.key,
+        "world": rollout.scene.world,
+        "sample": rollout.sibling,
+        "question": rollout.scene.question,
+        "gold": rollout.scene.gold.text,
+        "response": rollout.text,
+        "extracted": rollout.verdict.extracted,
+        "status": rollout.verdict.status,
+        "finish": rollout.sampled.finish,
+        "false_facts": len(false_facts(rollout.text, facts)) if facts else None,
+    }
 
 
 def accuracy(records: Sequence[Record]) -> float:
@@ -104,6 +119,25 @@ def by_question(records: Sequence[Record]) -> dict[str, float]:
     return {scene: fmean(right) for scene, right in answers.items()}
 
 
+class Summary(NamedTuple):
+    """What the answers to some questions come to."""
+
+    accuracy: Estimate
+    perception_errors: float | None
+    """The share of answers that state a false fact; None where nobody knows the facts."""
+
+
+def summary(records: Sequence[Record]) -> dict[str, Summary]:
+    """For each world, and "overall"."""
+    return {
+        name: Summary(
+            bootstrap(by_question(those)),
+            None if any(record["false_facts"] is None for record in those) else perception_errors(those),
+        )
+        for name, those in {**by_world(records), "overall": records}.items()
+    }
+
+
 def tune_evaluation(config: Config) -> Evaluate:
     """What the training loop calls every so often: accuracy and perception errors on the tune split."""
     scenes = open_source(config.scenes, config.worlds).held_out("tune", config.eval_scenes, seed=config.seed)
@@ -118,10 +152,11 @@ def tune_evaluation(config: Config) -> Evaluate:
             max_tokens=config.max_tokens,
             wording=config.wording,
         )
-        found = {"accuracy": accuracy(records)}
-        if all(record["false_facts"] is not None for record in records):
-            found["perception_errors"] = perception_errors(records)
-        return found | {f"accuracy/{world}": accuracy(those) for world, those in by_world(records).items()}
+        found = summary(records)
+        metrics = {"accuracy": found["overall"].accuracy.mean}
+        if found["overall"].perception_errors is not None:
+            metrics["perception_errors"] = found["overall"].perception_errors
+        return metrics | {f"accuracy/{world}": one.accuracy.mean for world, one in found.items() if world != "overall"}
 
     return evaluate
 

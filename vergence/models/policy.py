@@ -7,7 +7,8 @@ one image token per merged patch), which is what the family's own processor does
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -125,10 +126,26 @@ class Policy:
 
     def save(self, folder: Path) -> None:
         """Write the Hugging Face layout: loadable by `from_pretrained` (and, with the processor files, by vLLM)."""
-        self.model.save_pretrained(folder)
+        with _bars(shown=False):
+            self.model.save_pretrained(folder)
         self.reader.tokenizer.save_pretrained(folder)
         self.reader.image_processor.save_pretrained(folder)
         save_video_processor(folder, self.reader.image_processor)
+
+
+@contextmanager
+def _bars(*, shown: bool) -> Iterator[None]:
+    """Leave Hugging Face's progress bars to downloads: a folder is read and written in no time."""
+    from transformers.utils import logging
+
+    were_shown = logging.is_progress_bar_enabled()
+    if not shown:
+        logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if were_shown:
+            logging.enable_progress_bar()
 
 
 def save_video_processor(folder: Path, image_processor: Any) -> None:
@@ -180,7 +197,8 @@ def load(path: str | Path, *, dtype: torch.dtype = torch.float32, device: str = 
             raise UserError(
                 f"{path} holds a {kind!r} model; Vergence trains the Qwen-VL family (qwen2_vl, qwen2_5_vl, qwen3_vl)"
             )
-        model = AutoModelForImageTextToText.from_pretrained(name, dtype=dtype, attn_implementation="sdpa")
+        with _bars(shown=not looks_local):
+            model = AutoModelForImageTextToText.from_pretrained(name, dtype=dtype, attn_implementation="sdpa")
         tokenizer = AutoTokenizer.from_pretrained(name)
         image_processor = Qwen2VLImageProcessorPil.from_pretrained(name)
     except (OSError, RuntimeError, KeyError, json.JSONDecodeError, SafetensorError) as error:

@@ -23,6 +23,7 @@ from vergence.report.page import report
 from vergence.scenes.embedded import guess_accuracy
 from vergence.scenes.source import open_source
 from vergence.train.config import Config
+from vergence.train.display import counting
 from vergence.train.loop import Watch, train
 from vergence.types import ORIGINAL, Blank, ViewSpec
 
@@ -65,7 +66,9 @@ def before_after(
     scenes = open_source(config.scenes, config.worlds).held_out("report", SCENES, seed=config.seed)
 
     def answers(model: str | Path, show: ViewSpec = ORIGINAL) -> list[Record]:
-        return answer(load(model), scenes, samples=SAMPLES, seed=config.seed, show=show, max_tokens=config.max_tokens)
+        asked = {"samples": SAMPLES, "seed": config.seed, "max_tokens": config.max_tokens}
+        with counting("answers") as told:
+            return answer(load(model), scenes, show=show, told=told, **asked)
 
     tell(f"answering {len(scenes)} held-out questions, {SAMPLES} times each")
     before = answers(config.model)

@@ -21,7 +21,7 @@ class Chart(NamedTuple):
     ask: tuple[str, str, str]
 
 
-def draft(die: Random, novel: bool) -> Chart:
+def draft(die: Random) -> Chart:
     """Bars of different heights; a difference is asked the way round that is not negative."""
     colours = die.sample(KNOWN_COLOURS, 3)
     heights = dict(zip(colours, die.sample(range(1, 10), 3), strict=True))

@@ -58,11 +58,10 @@ def check_splits(source: Source, *, number: int = 500, seed: int = 0) -> str:
 
 
 def samples(number: int = 3, *, seed: int = 0) -> list[Scene]:
-    """`number` training scenes of each embedded world and as many with the left-out colour and shape, with partners."""
-    kinds = [(world, "report" if world not in embedded.TRAINED else "train", False) for world in embedded.WORLDS]
+    """`number` scenes of each embedded world with partners: of train, or of report for those never trained on."""
     return [
-        embedded.draw(world, split, index, seed=seed, novel=novel).scene
-        for world, split, novel in (*kinds, ("shapes", "report", True))
+        embedded.draw(world, "train" if world in embedded.TRAINED else "report", index, seed=seed).scene
+        for world in embedded.WORLDS
         for index in range(number)
     ]
 

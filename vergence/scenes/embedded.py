@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import count
 from random import Random
 from typing import Any, NamedTuple
@@ -24,8 +25,8 @@ from vergence.types import Fact, Gold, Scene, UserError
 class World(NamedTuple):
     """A kind of scene, as functions of its content (a plain tuple)."""
 
-    draft: Callable[[Random, bool], Any]
-    """(die, novel) -> content. `novel`: ask about the colour and shape that training leaves out."""
+    draft: Callable[[Random], Any]
+    """die -> content."""
     pose: Callable[[Any], tuple[str, Gold]]
     """content -> question and answer."""
     facts: Callable[[Any], tuple[tuple[Fact, ...], tuple[Fact, ...]]]
@@ -46,7 +47,7 @@ class World(NamedTuple):
     """content -> what is in each of the nine cells, in words."""
 
 
-def _on_grid(draft: Callable[[Random, bool], grid.Grid]) -> World:
+def _on_grid(draft: Callable[[Random], grid.Grid]) -> World:
     return World(
         draft, grid.pose, grid.facts, grid.change, grid.see, grid.survey, grid.tour, grid.reason, grid.paint, grid.cells
     )
@@ -62,9 +63,11 @@ WORLDS: dict[str, World] = {
     "bars": _of(bars),
     "geometry": _of(geometry),
     "mosaic": _on_grid(grid.draft_mosaic),
+    "novel": _on_grid(partial(grid.draft_shapes, novel=True)),
 }
 TRAINED = ("digits", "shapes", "bars", "geometry")
-"""The worlds of the warm start and of training by default. `mosaic` is kept for out-of-domain evaluation."""
+"""The worlds of the warm start and of training by default. Kept for out-of-domain evaluation are `mosaic`, and
+`novel`: shapes as ever, but asked about the colour and the shape that are left out everywhere else."""
 
 
 class Drawn(NamedTuple):
@@ -74,14 +77,13 @@ class Drawn(NamedTuple):
     content: Any
 
 
-def draw(world: str, split: Split, index: int, *, seed: int = 0, novel: bool = False, partner: bool = True) -> Drawn:
+def draw(world: str, split: Split, index: int, *, seed: int = 0, partner: bool = True) -> Drawn:
     """Scene number `index` of a world, split and seed.
 
     Content is drawn until its hash belongs to the split, so no two splits share a scene, whatever their seeds; the
     handwriting is that of the split.
 
     Args:
-        novel: ask about the colour and the shape that are left out of training (world `shapes`).
         partner: draw the counterfactual too.
 
     Raises:
@@ -91,10 +93,10 @@ def draw(world: str, split: Split, index: int, *, seed: int = 0, novel: bool = F
         raise UserError(f"no world {world!r}; the embedded worlds are {', '.join(WORLDS)}")
     if split not in SPLITS:
         raise UserError(f"no split {split!r}; the splits are {', '.join(SPLITS)}")
-    name = f"{world}/{split}/{seed}/{index}{'/novel' if novel else ''}"
+    name = f"{world}/{split}/{seed}/{index}"
     for attempt in count():
         die = dice("scene", name, attempt)
-        content = WORLDS[world].draft(die, novel)
+        content = WORLDS[world].draft(die)
         scene = _scene(world, split, name, content, die, images=False)
         if assign(content_hash(scene)) == split:
             break
@@ -113,23 +115,19 @@ def of_key(key: str) -> Scene:
     Raises:
         UserError: it is not the key of an embedded scene.
     """
-    world, split, seed, index, *rest = [*key.split("/"), "", "", ""][:5]
-    known = world in WORLDS and split in SPLITS and (seed + index).isascii() and seed.isdigit() and index.isdigit()
-    if known and rest in ([""], ["novel"]):
-        scene = draw(world, split, int(index), seed=int(seed), novel=rest == ["novel"], partner=False).scene
+    world, split, seed, index = [*key.split("/"), "", "", ""][:4]
+    if world in WORLDS and split in SPLITS and (seed + index).isascii() and seed.isdigit() and index.isdigit():
+        scene = draw(world, split, int(index), seed=int(seed), partner=False).scene
         if scene.key == key:
             return scene
     raise UserError(f"{key!r} is not the key of an embedded scene: world/split/seed/index, e.g. bars/tune/0/3")
 
 
-def draw_many(
-    worlds: Sequence[str], split: Split, number: int, *, start: int = 0, seed: int = 0, novel: bool = False
-) -> list[Scene]:
+def draw_many(worlds: Sequence[str], split: Split, number: int, *, start: int = 0, seed: int = 0) -> list[Scene]:
     """`number` scenes, the worlds taking turns, from position `start` on."""
     turns = range(start, start + number)
     return [
-        draw(worlds[turn % len(worlds)], split, turn // len(worlds), seed=seed, novel=novel, partner=False).scene
-        for turn in turns
+        draw(worlds[turn % len(worlds)], split, turn // len(worlds), seed=seed, partner=False).scene for turn in turns
     ]
 
 
@@ -164,7 +162,7 @@ def guesses(world: str, *, number: int = 2000) -> dict[str, str]:
     answers: dict[str, Counter[str]] = defaultdict(Counter)
     for index in range(number):
         die = dice("guess", world, index)
-        question, gold = WORLDS[world].pose(WORLDS[world].draft(die, False))
+        question, gold = WORLDS[world].pose(WORLDS[world].draft(die))
         answers[question][gold.text] += 1
     return {question: counted.most_common(1)[0][0] for question, counted in answers.items()}
 

@@ -29,7 +29,7 @@ class Figure(NamedTuple):
     colour: str
 
 
-def draft(die: Random, novel: bool) -> Figure:
+def draft(die: Random) -> Figure:
     """A figure with labels that allow a solution."""
     figure = die.choice(tuple(NAMES))
     return Figure(figure, die.choice(_labels(figure)), die.choice(KNOWN_COLOURS))

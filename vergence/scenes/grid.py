@@ -37,7 +37,7 @@ class Grid(NamedTuple):
         return [(number, i) if axis == "row" else (i, number) for i in range(3)]
 
 
-def draft_digits(die: Random, novel: bool) -> Grid:
+def draft_digits(die: Random) -> Grid:
     """Nine handwritten digits: read one, or add up a row or column."""
     cells = tuple(die.choice(DIGITS) for _ in range(9))
     return Grid(
@@ -45,7 +45,7 @@ def draft_digits(die: Random, novel: bool) -> Grid:
     )
 
 
-def draft_shapes(die: Random, novel: bool) -> Grid:
+def draft_shapes(die: Random, *, novel: bool = False) -> Grid:
     """Coloured shapes: locate one, count a colour in a line, compare two kinds in a line.
 
     Counts and comparisons are drawn first and the line is filled to fit, so that no answer is much the likeliest.
@@ -80,7 +80,7 @@ def draft_shapes(die: Random, novel: bool) -> Grid:
     return grid
 
 
-def draft_mosaic(die: Random, novel: bool) -> Grid:
+def draft_mosaic(die: Random) -> Grid:
     """Digits and shapes on one grid, asked for one cell: two known skills in a picture that training leaves out."""
     cells = [die.choice(DIGITS) if die.random() < 0.5 else _thing(die) for _ in range(9)]
     return Grid(tuple(cells), _ask_cell(die))

@@ -66,14 +66,8 @@ def save(folder: Path, parts: Parts, step: int, pending: Pending | None) -> Path
             (partial / "trainer" / "state.json").write_text(json.dumps({"step": step}) + "\n")
             shutil.rmtree(final, ignore_errors=True)
             os.replace(partial, final)
-    except BaseException as error:
+    except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
-        # safetensors reports a full disk as an error of its own
-        if "No space left" in str(error) and not isinstance(error, UserError):
-            raise UserError(
-                f"no space left while saving step {step} to {folder}. Everything finished is kept: free some space, "
-                f"then go on with --resume from the last checkpoint"
-            ) from error
         raise
     return final
 

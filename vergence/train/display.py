@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import TracebackType
 
 from rich.console import Console
@@ -59,3 +61,13 @@ class Display:
             self.console.print(f"step {step:>4}/{self.steps}  {told}", highlight=False, soft_wrap=True)
         if "eval/accuracy" in metrics:
             self.console.print(f"step {step:>4}: tune accuracy {metrics['eval/accuracy']:.3f}", highlight=False)
+
+
+@contextmanager
+def counting(what: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar that is told (done, of); nothing where standard error is not a terminal."""
+    console = Console(stderr=True)
+    columns = (TextColumn(what), MofNCompleteColumn(), BarColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as bar:
+        task = bar.add_task(what, total=None)
+        yield lambda done, of: bar.update(task, completed=done, total=of)

@@ -65,9 +65,8 @@ def train(
     """
     parts = assemble(config)
     run = RunFolder.resume(Path(out), config) if resume else RunFolder.start(Path(out), config)
-    step, pending, saved = 0, None, checkpoint.latest(run.checkpoints)
-    if saved:
-        step, pending = checkpoint.restore(saved, parts.policy, parts.optimizer)
+    saved = checkpoint.latest(run.checkpoints)
+    step, pending = checkpoint.restore(saved, parts.policy, parts.optimizer) if saved else (0, None)
     run.forget_after(step)
     end = min(config.steps, until or config.steps)
 
@@ -80,9 +79,7 @@ def train(
                 rollouts = ask(parts, scenes, prompts, round_)
                 clock.lap("ask_s")
                 pending = Pending(*judge(parts, rollouts, prompts))
-                metrics |= describe(rollouts, config.siblings)
-                if config.watch_every and round_ % config.watch_every == 0:
-                    metrics |= watched(parts, pending.batch, prompts)
+                metrics |= describe(rollouts, config.siblings) | watched(parts, pending.batch, prompts, round_)
                 run.append(
                     "rollouts.jsonl", map(partial(rollout_record, step + 1), rollouts, pending.batch.advantage_B)
                 )
@@ -92,12 +89,12 @@ def train(
             step += 1
             if step % config.steps_per_batch == 0:
                 pending = None
-            if evaluate and config.eval_every and (step % config.eval_every == 0 or step == config.steps):
+            if evaluate and is_due(step, config.eval_every, config):
                 metrics |= {f"eval/{name}": value for name, value in evaluate(parts.policy).items()}
                 clock.lap("eval_s")
             run.append("metrics.jsonl", [metrics])
             stopping = step == end or interrupted()
-            if stopping or (config.save_every and step % config.save_every == 0):
+            if stopping or is_due(step, config.save_every, config):
                 saved = checkpoint.save(run.checkpoints, parts, step, pending)
                 clock.lap("save_s")
             run.append("timings.jsonl", [{"step": step, **clock.laps}])
@@ -200,8 +197,19 @@ def describe(rollouts: Sequence[Rollout], siblings: int) -> Metrics:
     }
 
 
-def watched(parts: Parts, batch: Batch, prompts: Prompts) -> Metrics:
+def is_due(step: int, every: int, config: Config) -> bool:
+    """Whether something that happens every so many steps, and at the last, happens after this one; 0 is never.
+
+    >>> [step for step in range(1, 6) if is_due(step, 2, Config(steps=5))]
+    [2, 4, 5]
+    """
+    return every > 0 and (step % every == 0 or step == config.steps)
+
+
+def watched(parts: Parts, batch: Batch, prompts: Prompts, round_: int) -> Metrics:
     """How much the responses depend on the image: means over tokens against a 60 % masked view, nats."""
+    if not parts.config.watch_every or round_ % parts.config.watch_every:
+        return {}
     stats = measure(batch, parts.scorer, prompts, _WATCHED_READS, micro_batch=parts.config.micro_batch)
     k3_BT = CAPPED["k3"](stats.logp("image"), stats.logp("watched"))
     return {

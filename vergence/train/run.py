@@ -8,12 +8,14 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
 from torch import Tensor
 
 from vergence.train.config import Config, from_yaml, to_yaml
@@ -142,15 +144,23 @@ def rollout_record(step: int, rollout: Rollout, advantage: Tensor) -> dict[str, 
 
 @contextmanager
 def telling_of_space(path: Path) -> Iterator[None]:
-    """Turn 'disk full', 'quota' and 'read-only' into messages that say what to do."""
+    """Turn 'disk full', 'quota', 'file too large' and 'read-only' into messages that say what to do."""
     try:
         yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+    except (OSError, SafetensorError) as error:
+        if _number(error) in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise UserError(
                 f"no space left while writing to {path}. Everything finished is kept: free some space, then go on with "
                 f"--resume from the last checkpoint"
             ) from error
-        if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR):
-            raise UserError(f"cannot write to {path}: {error.strerror}; give another --out") from error
+        if _number(error) in (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR):
+            raise UserError(f"cannot write to {path}: {error}; give another --out") from error
         raise
+
+
+def _number(error: OSError | SafetensorError) -> int | None:
+    """The system's error number; safetensors tells it in its message alone."""
+    if isinstance(error, OSError):
+        return error.errno
+    found = re.search(r"os error (\d+)", str(error))
+    return int(found[1]) if found else None

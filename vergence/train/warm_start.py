@@ -86,7 +86,7 @@ class Example(NamedTuple):
 def corpus(number: int = 400) -> list[str]:
     """Text that covers every word of the embedded scenes, the ones left out of training included."""
     lines = []
-    for world in embedded.WORLDS:
+    for world in (*embedded.TRAINED, "mosaic"):
         for index in range(number):
             drawn = embedded.draw(world, "train", index, seed=1, partner=False)
             scene = drawn.scene
