@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import torch
+from torch.nn.utils.rnn import pad_sequence
 
 from vergence.types import Batch, Rollout
 
@@ -12,17 +13,13 @@ def collate(rollouts: Sequence[Rollout], siblings: int) -> Batch:
 
     Responses are padded on the right; every sampled token trains, the end of turn included.
     """
-    longest = max(len(rollout.sampled.tokens) for rollout in rollouts)
-
-    def padded(rows: Sequence[Sequence], fill: float) -> list[list]:
-        return [[*row, *[fill] * (longest - len(row))] for row in rows]
-
+    drawn = [rollout.sampled for rollout in rollouts]
     return Batch(
         key_B=torch.tensor([rollout.key for rollout in rollouts]),
         scene_B=torch.arange(len(rollouts)) // siblings,
-        token_BT=torch.tensor(padded([rollout.sampled.tokens for rollout in rollouts], 0)),
-        mask_BT=torch.tensor(padded([[True] * len(rollout.sampled.tokens) for rollout in rollouts], False)),
-        sampled_logp_BT=torch.tensor(padded([rollout.sampled.logp for rollout in rollouts], 0.0)),
+        token_BT=pad_sequence([torch.tensor(one.tokens) for one in drawn], batch_first=True),
+        mask_BT=pad_sequence([torch.ones(len(one.tokens), dtype=torch.bool) for one in drawn], batch_first=True),
+        sampled_logp_BT=pad_sequence([torch.tensor(one.logp) for one in drawn], batch_first=True),
         correct_B=torch.tensor([rollout.verdict.accuracy for rollout in rollouts]),
         advantage_B=torch.zeros(len(rollouts)),
     )
