@@ -53,7 +53,7 @@ def uniform(key_B: Int[Tensor, " B"], position: int, size: int) -> Float[Tensor,
     row_B1 = _mix(key_B[:, None] + _wrap((position + 1) * 0xD1342543DE82EF95))
     column = torch.arange(1, size + 1, device=key_B.device)
     bits = _mix(row_B1 + column * _wrap(0x9E3779B97F4A7C15))
-    return (_shift(bits, 11).double() + 0.5) * 2.0**-53
+    return (_shift(bits, 12).double() + 0.5) * 2.0**-52  # 52 bits: with 53 the largest would round to 1
 
 
 def _mix(x: Tensor) -> Tensor:

@@ -43,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         )
         sys.exit(2)
     except KeyboardInterrupt:
-        print("interrupted; what was finished is kept", file=sys.stderr)
+        print("stopped early; what was finished is kept (a training run goes on with --resume)", file=sys.stderr)
         sys.exit(130)
 
 

@@ -48,6 +48,7 @@ def train(arguments: Sequence[str]) -> None:
     """Train by a recipe, any field of which can be replaced."""
     from vergence.evaluate.suite import tune_evaluation
     from vergence.recipes import recipe
+    from vergence.train.checkpoint import name_of
     from vergence.train.config import Config, load_config
     from vergence.train.display import Display
     from vergence.train.loop import train as run
@@ -85,10 +86,17 @@ def train(arguments: Sequence[str]) -> None:
             quiet: Show no progress.
         """
         _use(threads)
+        if recipe != (name or "demo"):
+            raise UserError(f"put the recipe first: vergence train {recipe} --out ... (its fields are the defaults)")
+        if until is not None and until < 1:
+            raise UserError(f"--until must be at least 1, got {until}")
         chosen = replace(fields, options={**fields.options, **dict(map(_setting, set))})
         evaluate = tune_evaluation(chosen) if chosen.eval_every else None
         with Display(chosen.steps, quiet=quiet) as display:
-            print(run(chosen, out, resume=resume, until=until, evaluate=evaluate, watch=display))
+            last = run(chosen, out, resume=resume, until=until, evaluate=evaluate, watch=display)
+        print(last)
+        if last.name < name_of(min(chosen.steps, until or chosen.steps)):
+            raise KeyboardInterrupt
 
     tyro.cli(command, prog="vergence train", args=list(arguments))
 
@@ -97,6 +105,7 @@ def evaluate(
     model: Positional[str],
     scenes: str = "embedded",
     worlds: tuple[str, ...] = ("digits", "shapes", "bars", "geometry"),
+    device: str = "cpu",
     split: Literal["tune", "report"] = "tune",
     number: int = 240,
     samples: int = 4,
@@ -114,7 +123,8 @@ def evaluate(
     Args:
         model: A checkpoint or folder in Hugging Face layout, or "seedling".
         scenes: "embedded", or a .jsonl file.
-        worlds: Which embedded worlds take turns; mosaic is out of domain.
+        worlds: Which embedded worlds take turns; mosaic and novel are out of domain.
+        device: "cpu", "cuda", ...
         split: tune to choose by, report for the numbers one publishes.
         number: Questions.
         samples: Answers to each, k of avg@k.
@@ -134,7 +144,9 @@ def evaluate(
     asked = open_source(scenes, worlds).held_out(split, number, seed=seed)
     given = {"samples": samples, "seed": seed, "wording": wording, "max_tokens": max_tokens}
     with counting("answers") as told:
-        records = answer(load(model), asked, show=Original() if show == "image" else Blank(), told=told, **given)
+        records = answer(
+            load(model, device=device), asked, show=Original() if show == "image" else Blank(), told=told, **given
+        )
     if out:
         write_records(out, records)
     found = summary(records)
@@ -222,8 +234,8 @@ def seedling(out: Path, seed: int = 0, threads: int | None = None) -> None:
     settings = WarmStart(seed=seed)
 
     def watch(step: int, loss: float) -> None:
-        if (step + 1) % 100 == 0:
-            print(f"step {step + 1:>5}  loss {loss:.3f}", file=sys.stderr)
+        if step % 100 == 0:
+            print(f"step {step:>5}  loss {loss:.3f}", file=sys.stderr)
 
     raise_and_save(settings, out, watch=watch)
     print(out)
@@ -234,27 +246,17 @@ def env() -> None:
 
     Example: vergence env
     """
-    import importlib.metadata
-    import os
-    import platform
+    from vergence.report.environment import environment
 
-    import torch
-
-    print(f"python {platform.python_version()}  {platform.platform()}")
-    for name in ("vergence", "torch", "transformers", "tokenizers", "safetensors", "numpy", "pillow"):
-        print(f"{name} {importlib.metadata.version(name)}")
-    print(f"threads {torch.get_num_threads()} of {os.cpu_count()} cores")
-    print(f"gpus {', '.join(map(torch.cuda.get_device_name, range(torch.cuda.device_count()))) or 'none'}")
-    if importlib.util.find_spec("torchvision"):
-        try:
-            import torchvision  # noqa: F401
-        except Exception as error:
-            print(f"torchvision is installed and does not import ({error}): uninstall it, Vergence does not need it")
+    print(environment())
 
 
 def _use(threads: int | None) -> None:
-    if threads:
+    if threads is not None:
         import torch
+
+        if threads < 1:
+            raise UserError(f"--threads must be at least 1, got {threads}")
 
         torch.set_num_threads(threads)
 

@@ -153,6 +153,24 @@ def test_a_damaged_model_is_told(tmp_path):
         load(tmp_path)
 
 
+def test_weights_that_do_not_fit_their_config_are_told(tmp_path):
+    for path in SEEDLING.iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    config = json.loads((tmp_path / "config.json").read_text())
+    config["text_config"]["num_hidden_layers"] = 4
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(UserError, match="are not those of its config"):
+        load(tmp_path)
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(UserError, match="cannot load the model"):
+        load(tmp_path)
+
+
+def test_a_device_that_is_not_there_is_told():
+    with pytest.raises(UserError, match="give --device cpu"):
+        load("seedling", device="cuda:99")
+
+
 def test_an_image_token_in_a_question_is_refused(policy):
     with pytest.raises(UserError, match=r"literal <\|image_pad\|>"):
         policy.reader.prompt("what is <|image_pad|>?", [])

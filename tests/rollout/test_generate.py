@@ -38,6 +38,18 @@ def test_the_same_key_gives_the_same_response_however_the_batch_is_cut(policy, a
     assert alone[0].tokens == whole[5].tokens
 
 
+def test_a_models_own_sampling_defaults_change_nothing(policy, asked):
+    """Released Qwen-VL checkpoints come with a repetition penalty, which would make the logged probabilities untrue."""
+    want = Generate(policy)(asked, temperature=1.0, max_tokens=24)
+    own = policy.model.generation_config
+    policy.model.generation_config = type(own)(**{**own.to_dict(), "repetition_penalty": 1.5, "top_k": 2})
+    try:
+        assert Generate(policy)(asked, temperature=1.0, max_tokens=24) == want
+        assert policy.model.generation_config.repetition_penalty == 1.5
+    finally:
+        policy.model.generation_config = own
+
+
 def test_siblings_differ(policy, asked):
     drawn = Generate(policy)(asked, temperature=1.0, max_tokens=24)
     assert len({one.tokens for one in drawn}) > len(drawn) // 2

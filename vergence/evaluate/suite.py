@@ -18,7 +18,8 @@ from vergence.scenes.source import open_source
 from vergence.scenes.speech import false_facts
 from vergence.train.config import Config
 from vergence.train.loop import Evaluate
-from vergence.types import ORIGINAL, RewardSpec, Rollout, Scene, ViewSpec
+from vergence.train.run import telling_of_space
+from vergence.types import ORIGINAL, RewardSpec, Rollout, Scene, UserError, ViewSpec
 
 Record = dict[str, Any]
 Told = Callable[[int, int], None]
@@ -45,6 +46,8 @@ def answer(
     Args:
         told: called as answers come in, for a progress bar.
     """
+    if samples < 1 or max_tokens < 1 or temperature < 0:
+        raise UserError(f"samples and max_tokens must be at least 1, got {samples} and {max_tokens}")
     sampler, records = Generate(policy), []
     at_once = max(1, sampler.at_once // samples)
     for start in range(0, len(scenes), at_once):
@@ -163,5 +166,6 @@ def tune_evaluation(config: Config) -> Evaluate:
 
 def write_records(path: Path, records: Sequence[Record]) -> None:
     """One JSON line per answer."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(json.dumps(record) + "\n" for record in records))
+    with telling_of_space(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("".join(json.dumps(record) + "\n" for record in records))

@@ -24,6 +24,13 @@ from vergence.types import Prompt, UserError
 SEEDLING = Path(__file__).parent / "seedling_files"
 """The policy that ships with the package."""
 
+PROCESSORS = {
+    "qwen2_vl": ("Qwen2VLVideoProcessor", "Qwen2VLProcessor"),
+    "qwen2_5_vl": ("Qwen2VLVideoProcessor", "Qwen2_5_VLProcessor"),
+    "qwen3_vl": ("Qwen3VLVideoProcessor", "Qwen3VLProcessor"),
+}
+"""The model types that can be trained, with the classes of their video processor and processor."""
+
 
 @dataclass(frozen=True, slots=True)
 class Reader:
@@ -65,7 +72,11 @@ class Reader:
         )
         if not images:
             return Prompt(tuple(self.tokenizer(chat, add_special_tokens=False)["input_ids"]))
-        seen = self.image_processor(images=[image.convert("RGB") for image in images], return_tensors="pt")
+        try:
+            seen = self.image_processor(images=[image.convert("RGB") for image in images], return_tensors="pt")
+        except ValueError as error:
+            sizes = ", ".join(f"{image.width}x{image.height}" for image in images)
+            raise UserError(f"the image processor refuses the image(s) of {sizes} pixels: {error}") from error
         grid = seen["image_grid_thw"]
         tokens_per_image = (grid.prod(-1) // self.image_processor.merge_size**2).tolist()
         before, *after = chat.split(self.image_token)
@@ -130,7 +141,7 @@ class Policy:
             self.model.save_pretrained(folder)
         self.reader.tokenizer.save_pretrained(folder)
         self.reader.image_processor.save_pretrained(folder)
-        save_video_processor(folder, self.reader.image_processor)
+        save_processor_names(folder, self.reader.image_processor, self.model.config.model_type)
 
 
 @contextmanager
@@ -148,17 +159,18 @@ def _bars(*, shown: bool) -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-def save_video_processor(folder: Path, image_processor: Any) -> None:
+def save_processor_names(folder: Path, image_processor: Any, kind: str) -> None:
     """Write video_preprocessor_config.json and processor_config.json, which engines ask for even for images alone.
 
     Written by hand because the family's video processor and processor classes need torchvision to be built.
     """
+    video_class, processor_class = PROCESSORS[kind]
     size = {
         "shortest_edge": image_processor.size["shortest_edge"],
         "longest_edge": image_processor.size["longest_edge"],
     }
     video = {
-        "video_processor_type": "Qwen3VLVideoProcessor",
+        "video_processor_type": video_class,
         "patch_size": image_processor.patch_size,
         "merge_size": image_processor.merge_size,
         "temporal_patch_size": image_processor.temporal_patch_size,
@@ -167,7 +179,7 @@ def save_video_processor(folder: Path, image_processor: Any) -> None:
         "size": size,
     }
     (folder / "video_preprocessor_config.json").write_text(json.dumps(video, indent=2) + "\n")
-    (folder / "processor_config.json").write_text(json.dumps({"processor_class": "Qwen3VLProcessor"}, indent=2) + "\n")
+    (folder / "processor_config.json").write_text(json.dumps({"processor_class": processor_class}, indent=2) + "\n")
 
 
 def load(path: str | Path, *, dtype: torch.dtype = torch.float32, device: str = "cpu") -> Policy:
@@ -192,15 +204,25 @@ def load(path: str | Path, *, dtype: torch.dtype = torch.float32, device: str = 
         )
     name = str(where if looks_local else path)
     try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(f"no device {device!r} here ({str(error).splitlines()[0]}); give --device cpu") from error
+    try:
         kind = AutoConfig.from_pretrained(name).model_type
-        if "_vl" not in kind:
+        if kind not in PROCESSORS:
             raise UserError(
-                f"{path} holds a {kind!r} model; Vergence trains the Qwen-VL family (qwen2_vl, qwen2_5_vl, qwen3_vl)"
+                f"{path} holds a {kind!r} model; Vergence trains the Qwen-VL family ({', '.join(PROCESSORS)})"
             )
         with _bars(shown=not looks_local):
-            model = AutoModelForImageTextToText.from_pretrained(name, dtype=dtype, attn_implementation="sdpa")
+            model, found = AutoModelForImageTextToText.from_pretrained(
+                name, dtype=dtype, attn_implementation="sdpa", output_loading_info=True
+            )
         tokenizer = AutoTokenizer.from_pretrained(name)
         image_processor = Qwen2VLImageProcessorPil.from_pretrained(name)
-    except (OSError, RuntimeError, KeyError, json.JSONDecodeError, SafetensorError) as error:
+    except UserError:
+        raise
+    except (OSError, RuntimeError, KeyError, ValueError, SafetensorError) as error:
         raise UserError(f"cannot load the model at {path}: {str(error).splitlines()[0]}") from error
+    if odd := sorted([*found["missing_keys"], *found["unexpected_keys"]]):
+        raise UserError(f"the weights at {path} are not those of its config.json: {len(odd)} do not fit, e.g. {odd[0]}")
     return Policy(model.to(device).eval(), Reader(tokenizer, image_processor))

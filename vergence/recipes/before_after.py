@@ -7,6 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
+
+from vergence import objectives
 from vergence.evaluate.interval import Estimate, bootstrap, paired_difference
 from vergence.evaluate.suite import (
     Record,
@@ -22,10 +25,12 @@ from vergence.models.policy import load
 from vergence.report.page import report
 from vergence.scenes.embedded import guess_accuracy
 from vergence.scenes.source import open_source
+from vergence.train.checkpoint import name_of
 from vergence.train.config import Config
 from vergence.train.display import counting
 from vergence.train.loop import Watch, train
-from vergence.types import ORIGINAL, Blank, ViewSpec
+from vergence.train.run import refuse_used
+from vergence.types import ORIGINAL, Blank, UserError, ViewSpec
 
 SCENES, SAMPLES = 240, 4
 """Held-out questions of the report split, and answers to each."""
@@ -61,23 +66,33 @@ def before_after(
 
     Args:
         tell: shown a line at each stage.
+
+    Raises:
+        UserError: the config asks for something that does not exist, or `out` is in use.
+        KeyboardInterrupt: training was stopped early; its checkpoint is kept.
     """
     since = time.perf_counter()
+    if config.scenes != "embedded":
+        raise UserError(f"the demo is about embedded scenes, whose facts are known; got scenes={config.scenes!r}")
+    objectives.method(config.method, **config.options)  # what cannot be trained is told before minutes of answering
+    refuse_used(out)
     scenes = open_source(config.scenes, config.worlds).held_out("report", SCENES, seed=config.seed)
 
-    def answers(model: str | Path, show: ViewSpec = ORIGINAL) -> list[Record]:
-        asked = {"samples": SAMPLES, "seed": config.seed, "max_tokens": config.max_tokens}
+    def answers(name: str, model: str | Path, show: ViewSpec = ORIGINAL) -> list[Record]:
+        asked = {name: getattr(config, name) for name in ("seed", "temperature", "max_tokens", "wording")}
+        policy = load(model, dtype=getattr(torch, config.dtype), device=config.device)
         with counting("answers") as told:
-            return answer(load(model), scenes, show=show, told=told, **asked)
+            records = answer(policy, scenes, samples=SAMPLES, show=show, told=told, **asked)
+        write_records(out / "evaluation" / f"{name}.jsonl", records)
+        return records
 
-    tell(f"answering {len(scenes)} held-out questions, {SAMPLES} times each")
-    before = answers(config.model)
     tell(f"training: {config.method}, {config.steps} steps of {config.scenes_per_batch} x {config.siblings} responses")
     last = train(config, out, evaluate=tune_evaluation(config), watch=watch)
-    tell("answering again, with the image and with it blanked")
-    after, blind = answers(last), answers(last, Blank())
-    for name, records in (("before", before), ("after", after), ("after-blind", blind)):
-        write_records(out / "evaluation" / f"{name}.jsonl", records)
+    if last.name != name_of(config.steps):
+        raise KeyboardInterrupt
+    tell(f"answering {len(scenes)} held-out questions {SAMPLES} times: before, after, and after without the image")
+    before, after = answers("before", config.model), answers("after", last)
+    blind = answers("after-blind", last, Blank())
     report(out)
     guess = guess_accuracy(scenes)
     guess["overall"] = sum(guess[scene.world] for scene in scenes) / len(scenes)

@@ -19,6 +19,7 @@ def qwen_vl_3b(method: str = "papo") -> Config:
         siblings=5,
         parts=3,
         micro_batch=4,
+        sample_batch=32,
         max_tokens=2048,
         lr=1e-6,
         warmup=0,
@@ -28,5 +29,4 @@ def qwen_vl_3b(method: str = "papo") -> Config:
         eval_every=60,
         save_every=60,
         device="cuda",
-        dtype="bfloat16",
     )

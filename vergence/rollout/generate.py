@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from transformers import LogitsProcessor, LogitsProcessorList
+from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
 
 from vergence import chance
 from vergence.models.policy import Policy
@@ -60,17 +60,18 @@ class Generate:
         reader, model = self.policy.reader, self.policy.model
         inputs = self.policy.inputs([one.prompt for one in asked])
         noise = KeyedNoise(torch.tensor([one.key for one in asked], device=model.device), temperature, reader.banned)
-        was_training = model.training
-        model.eval()
-        out = model.generate(
-            **inputs,
-            do_sample=False,
-            max_new_tokens=max_tokens,
-            logits_processor=LogitsProcessorList([noise]),
-            eos_token_id=reader.eos_id,
-            pad_token_id=reader.tokenizer.pad_token_id,
+        # a model's own defaults (a repetition penalty, say) would change the distribution, and `generate` merges them
+        # into any config that it is given: only taking them away for the call keeps them out
+        own, was_training = model.generation_config, model.training
+        model.generation_config = GenerationConfig(
+            do_sample=False, eos_token_id=reader.eos_id, pad_token_id=reader.tokenizer.pad_token_id
         )
-        model.train(was_training)
+        model.eval()
+        try:
+            out = model.generate(**inputs, max_new_tokens=max_tokens, logits_processor=LogitsProcessorList([noise]))
+        finally:
+            model.generation_config = own
+            model.train(was_training)
         token_BT = out[:, inputs["input_ids"].shape[1] :].tolist()
         logp_BT, entropy_BT = (torch.stack(kept, 1).tolist() for kept in (noise.logp, noise.entropy))
         return [self._sampled(*row) for row in zip(token_BT, logp_BT, entropy_BT, strict=True)]

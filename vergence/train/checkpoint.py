@@ -97,7 +97,8 @@ def restore(path: Path, policy: Policy, optimizer: torch.optim.Optimizer) -> Res
         policy.model.tie_weights()
         _restore_optimizer(optimizer, load_file(path / "trainer" / "optimizer.safetensors"))
         pending_file = path / "trainer" / "pending.safetensors"
-        pending = _pending(load_file(pending_file)) if pending_file.exists() else None
+        device = str(policy.device)
+        pending = _pending(load_file(pending_file, device=device)) if pending_file.exists() else None
     except (OSError, RuntimeError, KeyError, ValueError, SafetensorError) as error:
         if isinstance(error, UserError):
             raise

@@ -5,8 +5,9 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
+from math import inf
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args, get_type_hints
 
 import tyro
 import yaml
@@ -35,7 +36,7 @@ class Config:
     scenes: str = "embedded"
     """"embedded", or the path of a .jsonl file with columns image, question, answer."""
     worlds: tuple[str, ...] = TRAINED
-    """Which embedded worlds take turns. `mosaic` is left for out-of-domain evaluation."""
+    """Which embedded worlds take turns. `mosaic` and `novel` are left for out-of-domain evaluation."""
     wording: Literal["short", "think"] = "short"
     """How a question is put: "short" for the seedling, "think" (PAPO's prompt) for instruction-tuned models."""
     scenes_per_batch: int = 24
@@ -54,6 +55,8 @@ class Config:
     """Times that a batch of rollouts is gone through."""
     micro_batch: int = 96
     """Rollouts in one forward pass. Memory only: the gradient does not depend on it."""
+    sample_batch: int = 256
+    """Responses that are sampled at once. Memory only: nobody's noise depends on it."""
     lr: float = 1.5e-4
     """Peak learning rate of AdamW. Right for the seedling; 1e-6 is usual at 3B to 7B."""
     warmup: int = 10
@@ -69,7 +72,7 @@ class Config:
 
     # what is watched and kept
     watch_every: int = 5
-    """Steps between measurements of the KL to the masked view, for every method alike. 0: never."""
+    """Rounds (batches of rollouts) between measurements of the KL to the masked view, for all methods. 0: never."""
     eval_every: int = 0
     """Steps between evaluations on the tune split. 0: never."""
     eval_scenes: int = 96
@@ -83,9 +86,10 @@ class Config:
     device: str = "cpu"
     """"cpu", "cuda", "cuda:1", ..."""
     dtype: Literal["float32", "bfloat16"] = "float32"
-    """Of the weights in training."""
+    """Of the weights in training. bfloat16 rounds small updates away: it needs a far larger learning rate than 1e-6."""
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "options", {name: str(value) for name, value in self.options.items()})
         for name in (
             "steps",
             "scenes_per_batch",
@@ -93,6 +97,7 @@ class Config:
             "parts",
             "passes",
             "micro_batch",
+            "sample_batch",
             "eval_scenes",
             "eval_samples",
         ):
@@ -100,7 +105,7 @@ class Config:
         for name in ("warmup", "watch_every", "eval_every", "save_every"):
             _require(getattr(self, name) >= 0, name, "0 or more", getattr(self, name))
         _require(self.siblings >= 2, "siblings", "at least 2 (advantages compare siblings)", self.siblings)
-        _require(self.temperature > 0, "temperature", "above 0", self.temperature)
+        _require(0 < self.temperature < inf, "temperature", "above 0 and finite", self.temperature)
         _require(0 < self.lr < 1, "lr", "between 0 and 1", self.lr)
         _require(self.clip_norm > 0, "clip_norm", "above 0", self.clip_norm)
         _require(self.weight_decay >= 0, "weight_decay", "0 or more", self.weight_decay)
@@ -178,7 +183,7 @@ def _convert(name: str, kind: Any, value: Any, where: str) -> Any:
             return tuple(str(one) for one in value)
         if "dict" in kind:
             return {str(key): str(one) for key, one in value.items()}
-        if kind.startswith("Literal") and repr(value) not in kind.replace('"', "'"):
+        if kind.startswith("Literal") and value not in get_args(get_type_hints(Config)[name]):
             raise ValueError
     except (ValueError, TypeError, AttributeError) as error:
         raise UserError(f"{where}: {name} must be {kind}, got {value!r}") from error

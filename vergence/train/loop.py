@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -25,9 +25,9 @@ from vergence.train import checkpoint
 from vergence.train.checkpoint import Pending
 from vergence.train.config import Config
 from vergence.train.parts import Parts, assemble
-from vergence.train.run import RunFolder, rollout_record
+from vergence.train.run import RunFolder, rollout_records
 from vergence.train.step import accumulate, freeze, measure, token_mean
-from vergence.types import Batch, Erase, Metrics, Prompt, Read, Rollout, Scene, Stats, View, with_advantage
+from vergence.types import Batch, Erase, Metrics, Prompt, Read, Rollout, Scene, UserError, View, with_advantage
 
 WATCHED = View(Erase())
 """The masked view whose KL is logged for every method alike, trained on or not."""
@@ -41,6 +41,20 @@ _WATCHED_READS = (
 Evaluate = Callable[[Policy], Mapping[str, float]]
 Watch = Callable[[int, Metrics, float], None]
 """(step, metrics, seconds) after every optimizer step."""
+
+
+class Clock:
+    """Seconds between laps."""
+
+    def __init__(self) -> None:
+        self.laps: dict[str, float] = {}
+        self._since = time.perf_counter()
+
+    def lap(self, name: str) -> None:
+        """Give the time since the last lap to `name`."""
+        now = time.perf_counter()
+        self.laps[name] = self.laps.get(name, 0.0) + now - self._since
+        self._since = now
 
 
 def train(
@@ -61,34 +75,34 @@ def train(
         watch: told the metrics of every step.
 
     Raises:
-        UserError: the config asks for something that does not exist, or `out` cannot be used.
+        UserError: the config asks for something that does not exist, or for evaluation without an `evaluate`; or `out`
+            cannot be used.
     """
+    if config.eval_every and evaluate is None:
+        raise UserError(f"eval_every is {config.eval_every}, but nothing was given as `evaluate`; give it, or set 0")
     parts = assemble(config)
     run = RunFolder.resume(Path(out), config) if resume else RunFolder.start(Path(out), config)
     saved = checkpoint.latest(run.checkpoints)
     step, pending = checkpoint.restore(saved, parts.policy, parts.optimizer) if saved else (0, None)
     run.forget_after(step)
-    end = min(config.steps, until or config.steps)
+    end, prompts = min(config.steps, until or config.steps), None
 
     with finishing_on_interrupt() as interrupted:
         while step < end:
             clock, metrics, round_ = Clock(), {"step": step + 1}, step // config.steps_per_batch
-            scenes = parts.source.train(round_ * config.scenes_per_batch, config.scenes_per_batch, seed=config.seed)
-            prompts = render_views(parts, scenes, round_)
+            if prompts is None:
+                scenes = parts.source.train(round_ * config.scenes_per_batch, config.scenes_per_batch, seed=config.seed)
+                prompts = render_views(parts, scenes, round_)
             if pending is None:
-                rollouts = ask(parts, scenes, prompts, round_)
-                clock.lap("ask_s")
-                pending = Pending(*judge(parts, rollouts, prompts))
+                pending, rollouts = ask(parts, scenes, prompts, round_, clock)
                 metrics |= describe(rollouts, config.siblings) | watched(parts, pending.batch, prompts, round_)
-                run.append(
-                    "rollouts.jsonl", map(partial(rollout_record, step + 1), rollouts, pending.batch.advantage_B)
-                )
+                run.append("rollouts.jsonl", rollout_records(step + 1, rollouts, pending.batch.advantage_B))
                 clock.lap("score_s")
             metrics |= update(parts, pending, prompts, step)
             clock.lap("update_s")
             step += 1
             if step % config.steps_per_batch == 0:
-                pending = None
+                pending = prompts = None
             if evaluate and is_due(step, config.eval_every, config):
                 metrics |= {f"eval/{name}": value for name, value in evaluate(parts.policy).items()}
                 clock.lap("eval_s")
@@ -101,14 +115,14 @@ def train(
             watch(step, metrics, sum(clock.laps.values()))
             if stopping:
                 break
-    assert saved is not None, "either a step was taken and saved now, or a checkpoint was resumed from"
+    assert saved is not None  # a step was taken and saved now, or a checkpoint resumed from
     return saved
 
 
 def render_views(parts: Parts, scenes: Sequence[Scene], round_: int) -> Prompts:
     """view -> the prompt of each scene. A view's chance is drawn once per scene and round, and siblings share it."""
     config = parts.config
-    views = {**parts.method.views, **({"watched": WATCHED} if config.watch_every else {})}
+    views = {**parts.method.views, **({"watched": WATCHED} if is_watched(config, round_) else {})}
 
     def prompt(scene: Scene, view: View) -> Prompt:
         # keyed by the kind of view, so that the same view under another name has the same pixels
@@ -118,28 +132,28 @@ def render_views(parts: Parts, scenes: Sequence[Scene], round_: int) -> Prompts:
     return {name: [prompt(scene, view) for scene in scenes] for name, view in views.items()}
 
 
-def ask(parts: Parts, scenes: Sequence[Scene], prompts: Prompts, round_: int) -> list[Rollout]:
-    """The rollouts of a round."""
-    return roll_out(
+def ask(
+    parts: Parts, scenes: Sequence[Scene], prompts: Prompts, round_: int, clock: Clock
+) -> tuple[Pending, list[Rollout]]:
+    """The rollouts of a round; as a batch with the method's advantages, and what the method needs frozen."""
+    config = parts.config
+    rollouts = roll_out(
         parts.sampler,
         parts.policy.reader,
         scenes,
         prompts[parts.method.sample_view],
-        siblings=parts.config.siblings,
-        seed=(parts.config.seed, "rollout", round_),
-        temperature=parts.config.temperature,
-        max_tokens=parts.config.max_tokens,
+        siblings=config.siblings,
+        seed=(config.seed, "rollout", round_),
+        temperature=config.temperature,
+        max_tokens=config.max_tokens,
         reward=parts.method.reward,
     )
-
-
-def judge(parts: Parts, rollouts: Sequence[Rollout], prompts: Prompts) -> tuple[Batch, Stats]:
-    """The rollouts as a batch with the method's advantages, and what the method needs frozen."""
-    siblings = parts.config.siblings
-    reward_SG = torch.tensor([rollout.verdict.reward for rollout in rollouts]).view(-1, siblings)
-    batch = with_advantage(collate(rollouts, siblings), parts.method.credit(reward_SG).flatten())
-    batch = batch.to(parts.policy.device)
-    return batch, freeze(parts.method, batch, parts.scorer, prompts, micro_batch=parts.config.micro_batch)
+    clock.lap("ask_s")
+    reward_SG = torch.tensor([rollout.verdict.reward for rollout in rollouts]).view(-1, config.siblings)
+    advantage_B = parts.method.credit(reward_SG).flatten()
+    batch = with_advantage(collate(rollouts, config.siblings), advantage_B).to(parts.policy.device)
+    frozen = freeze(parts.method, batch, parts.scorer, prompts, micro_batch=config.micro_batch)
+    return Pending(batch, frozen), rollouts
 
 
 def update(parts: Parts, pending: Pending, prompts: Prompts, step: int) -> Metrics:
@@ -183,11 +197,10 @@ def describe(rollouts: Sequence[Rollout], siblings: int) -> Metrics:
     """What a round of rollouts was like; names as TRL has them."""
     rewards = torch.tensor([rollout.verdict.reward for rollout in rollouts]).view(-1, siblings)
     tokens = sum(len(rollout.sampled.tokens) for rollout in rollouts)
-    spread_S = rewards.std(-1)
     return {
         "reward": rewards.mean().item(),
-        "reward_std": spread_S.mean().item(),
-        "frac_reward_zero_std": (spread_S == 0).float().mean().item(),
+        "reward_std": rewards.std(-1).mean().item(),
+        "frac_reward_zero_std": (rewards.amax(-1) == rewards.amin(-1)).float().mean().item(),
         "rewards/accuracy": fmean(rollout.verdict.accuracy for rollout in rollouts),
         "rewards/format": fmean(rollout.verdict.format for rollout in rollouts),
         "rewards/unparsed": fmean(rollout.verdict.status == "unparsed" for rollout in rollouts),
@@ -206,9 +219,18 @@ def is_due(step: int, every: int, config: Config) -> bool:
     return every > 0 and (step % every == 0 or step == config.steps)
 
 
+def is_watched(config: Config, round_: int) -> bool:
+    """Whether the KL to the masked view is measured in this round.
+
+    >>> [is_watched(Config(watch_every=2), round_) for round_ in range(3)]
+    [True, False, True]
+    """
+    return config.watch_every > 0 and round_ % config.watch_every == 0
+
+
 def watched(parts: Parts, batch: Batch, prompts: Prompts, round_: int) -> Metrics:
     """How much the responses depend on the image: means over tokens against a 60 % masked view, nats."""
-    if not parts.config.watch_every or round_ % parts.config.watch_every:
+    if not is_watched(parts.config, round_):
         return {}
     stats = measure(batch, parts.scorer, prompts, _WATCHED_READS, micro_batch=parts.config.micro_batch)
     k3_BT = CAPPED["k3"](stats.logp("image"), stats.logp("watched"))
@@ -219,20 +241,6 @@ def watched(parts: Parts, batch: Batch, prompts: Prompts, round_: int) -> Metric
     }
 
 
-class Clock:
-    """Seconds between laps."""
-
-    def __init__(self) -> None:
-        self.laps: dict[str, float] = {}
-        self._since = time.perf_counter()
-
-    def lap(self, name: str) -> None:
-        """Give the time since the last lap to `name`."""
-        now = time.perf_counter()
-        self.laps[name] = self.laps.get(name, 0.0) + now - self._since
-        self._since = now
-
-
 @contextmanager
 def finishing_on_interrupt() -> Iterator[Callable[[], bool]]:
     """The first Ctrl-C lets the step finish (and be saved); a second one is an ordinary KeyboardInterrupt."""
@@ -241,6 +249,7 @@ def finishing_on_interrupt() -> Iterator[Callable[[], bool]]:
     def first(signum: int, frame: Any) -> None:
         nonlocal asked_to_stop
         asked_to_stop = True
+        print("stopping after this step; once more to stop at once", file=sys.stderr)
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
     if threading.current_thread() is not threading.main_thread():

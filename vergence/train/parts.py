@@ -40,7 +40,9 @@ def assemble(config: Config) -> Parts:
     weights = [weight for weight in policy.model.parameters() if weight.requires_grad]
     optimizer = torch.optim.AdamW(weights, lr=config.lr, betas=config.betas, weight_decay=config.weight_decay)
     scorer = make_scorer(config, method, policy)
-    return Parts(config, method, source, policy, Generate(policy), scorer, OneProcess(), optimizer)
+    return Parts(
+        config, method, source, policy, Generate(policy, at_once=config.sample_batch), scorer, OneProcess(), optimizer
+    )
 
 
 def make_scorer(config: Config, method: Method, policy: Policy) -> Scorer:

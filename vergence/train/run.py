@@ -16,14 +16,13 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
-from torch import Tensor
 
 from vergence.train.config import Config, from_yaml, to_yaml
-from vergence.types import Rollout, UserError
+from vergence.types import B, Rollout, UserError
 
 FILES = ("metrics.jsonl", "rollouts.jsonl", "timings.jsonl")
-MAY_GROW = {"steps"}
-"""Fields that may differ when a run is resumed."""
+MAY_CHANGE = {"steps", "micro_batch", "sample_batch", "save_every"}
+"""Fields that may differ when a run is resumed. Another cut into batches changes nothing but the rounding of sums."""
 
 
 class RunFolder:
@@ -39,9 +38,7 @@ class RunFolder:
         Raises:
             UserError: something is in the folder, or it cannot be written.
         """
-        if path.exists() and (not path.is_dir() or any(path.iterdir())):
-            what = "holds a run already" if (path / "config.yaml").exists() else "is not empty"
-            raise UserError(f"{path} {what}: give another --out, or --resume to go on with it")
+        refuse_used(path)
         run = cls(path)
         with telling_of_space(path):
             path.mkdir(parents=True, exist_ok=True)
@@ -65,8 +62,8 @@ class RunFolder:
                 f"{path} was started with steps={old['steps']}, which its decaying learning rate depends on; "
                 f"resume with the same, or start anew in another --out"
             )
-        for name in new.keys() - MAY_GROW:
-            if old[name] != new[name]:
+        for name in new:
+            if old[name] != new[name] and name not in MAY_CHANGE:
                 raise UserError(
                     f"{path} holds another run: its {name} is {old[name]!r}, not {new[name]!r}. "
                     f"Resume it as it was started, or give another --out"
@@ -96,6 +93,17 @@ class RunFolder:
         return self.path / "checkpoints"
 
 
+def refuse_used(path: Path) -> None:
+    """Raise unless a new run can be put there.
+
+    Raises:
+        UserError: something is there already.
+    """
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        what = "holds a run already" if (path / "config.yaml").exists() else "is not empty"
+        raise UserError(f"{path} {what}: give another --out, or --resume to go on with it")
+
+
 def load_run_config(path: Path) -> Config:
     """The config of a run folder."""
     where = path / "config.yaml"
@@ -123,23 +131,24 @@ def read_lines(path: Path) -> Iterator[dict[str, Any]]:
                 torn = UserError(f"{path}, line {number} is not JSON: {error.msg}; the file was damaged")
 
 
-def rollout_record(step: int, rollout: Rollout, advantage: Tensor) -> dict[str, Any]:
-    """One line of rollouts.jsonl."""
-    return {
-        "step": step,
-        "scene": rollout.scene.key,
-        "world": rollout.scene.world,
-        "sibling": rollout.sibling,
-        "question": rollout.scene.question,
-        "gold": rollout.scene.gold.text,
-        "response": rollout.text,
-        "extracted": rollout.verdict.extracted,
-        "status": rollout.verdict.status,
-        "reward": rollout.verdict.reward,
-        "advantage": float(advantage),
-        "finish": rollout.sampled.finish,
-        "tokens": len(rollout.sampled.tokens),
-    }
+def rollout_records(step: int, rollouts: Iterable[Rollout], advantage_B: B) -> Iterator[dict[str, Any]]:
+    """Lines of rollouts.jsonl."""
+    for rollout, advantage in zip(rollouts, advantage_B.tolist(), strict=True):
+        yield {
+            "step": step,
+            "scene": rollout.scene.key,
+            "world": rollout.scene.world,
+            "sibling": rollout.sibling,
+            "question": rollout.scene.question,
+            "gold": rollout.scene.gold.text,
+            "response": rollout.text,
+            "extracted": rollout.verdict.extracted,
+            "status": rollout.verdict.status,
+            "reward": rollout.verdict.reward,
+            "advantage": advantage,
+            "finish": rollout.sampled.finish,
+            "tokens": len(rollout.sampled.tokens),
+        }
 
 
 @contextmanager
@@ -150,8 +159,8 @@ def telling_of_space(path: Path) -> Iterator[None]:
     except (OSError, SafetensorError) as error:
         if _number(error) in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise UserError(
-                f"no space left while writing to {path}. Everything finished is kept: free some space, then go on with "
-                f"--resume from the last checkpoint"
+                f"no space left while writing to {path}. What was finished is kept: free some space and run it again; "
+                f"a training run goes on from its last checkpoint with --resume"
             ) from error
         if _number(error) in (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR):
             raise UserError(f"cannot write to {path}: {error}; give another --out") from error

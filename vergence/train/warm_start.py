@@ -24,7 +24,8 @@ from vergence.models.policy import Policy, Reader
 from vergence.rollout.render import render, render_text
 from vergence.scenes import embedded
 from vergence.scenes.canvas import COLOURS, SHAPES
-from vergence.types import Original, Prompt, UserError
+from vergence.train.run import refuse_used, telling_of_space
+from vergence.types import Original, Prompt
 
 
 class Stage(NamedTuple):
@@ -228,11 +229,11 @@ def raise_and_save(settings: WarmStart, out: Path, *, watch: Watch = lambda *_: 
     Raises:
         UserError: something is in `out` already.
     """
-    if out.exists() and any(out.iterdir()):
-        raise UserError(f"{out} is not empty: give another --out")
+    refuse_used(out)
     policy = raise_seedling(settings, watch=watch)
     policy.model.to(torch.bfloat16)
-    policy.save(out)
+    with telling_of_space(out):
+        policy.save(out)
     return policy
 
 
