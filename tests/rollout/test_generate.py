@@ -8,6 +8,7 @@ import torch
 
 from vergence import chance
 from vergence.models.policy import load
+from vergence.rollout import generate
 from vergence.rollout.generate import Generate, KeyedNoise
 from vergence.rollout.render import render
 from vergence.scenes import embedded
@@ -28,14 +29,43 @@ def asked(policy):
     ]
 
 
-def test_the_same_key_gives_the_same_response_however_the_batch_is_cut(policy, asked):
+def the_cut_does_not_matter(policy, asked):
     whole = Generate(policy)(asked, temperature=1.0, max_tokens=24)
     cut = Generate(policy, at_once=3)(asked, temperature=1.0, max_tokens=24)
-    again = Generate(policy)(asked, temperature=1.0, max_tokens=24)
-    assert whole == again
     assert [one.tokens for one in whole] == [one.tokens for one in cut]
     alone = Generate(policy)(asked[5:6], temperature=1.0, max_tokens=24)
     assert alone[0].tokens == whole[5].tokens
+
+
+def test_the_same_key_gives_the_same_response_however_the_batch_is_cut(policy, asked):
+    the_cut_does_not_matter(policy, asked)
+    once, again = (Generate(policy)(asked, temperature=1.0, max_tokens=24) for _ in range(2))
+    assert once == again
+
+
+class NoiseByRow(KeyedNoise):
+    """Wrong: noise belongs to a place in the batch."""
+
+    def __init__(self, key_B, *more):
+        super().__init__(torch.arange(len(key_B)), *more)
+
+
+class LoggedAfterTheBan(KeyedNoise):
+    """Wrong: logs the log-probability among the tokens that were left."""
+
+    def __call__(self, input_ids, scores):
+        scores = scores.clone()
+        scores[:, [*self.banned, *range(0, scores.shape[-1], 2)]] = -torch.inf
+        return super().__call__(input_ids, scores)
+
+
+def test_the_laws_catch_wrong_samplers(policy, asked, monkeypatch):
+    monkeypatch.setattr(generate, "KeyedNoise", NoiseByRow)
+    with pytest.raises(AssertionError):
+        the_cut_does_not_matter(policy, asked)
+    monkeypatch.setattr(generate, "KeyedNoise", LoggedAfterTheBan)
+    with pytest.raises(AssertionError):
+        test_logged_log_probabilities_are_those_of_teacher_forcing(policy, asked)
 
 
 def test_a_models_own_sampling_defaults_change_nothing(policy, asked):

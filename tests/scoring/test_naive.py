@@ -39,8 +39,7 @@ def table():
     return torch.randn(2, 3, 4, generator=torch.Generator().manual_seed(0)).requires_grad_()
 
 
-@pytest.fixture
-def scored(table):
+def score(table, scorer=Naive):
     def logits(prompts, token_BT, mask_BT):
         return torch.stack([table[prompt.tokens[0]] for prompt in prompts])
 
@@ -48,13 +47,41 @@ def scored(table):
         torch.tensor([[1, 2, 3], [0, 1, 0]]), torch.tensor([[1, 1, 1], [1, 1, 0]]).bool(), torch.tensor([0, 0])
     )
     prompts = {"image": [Prompt((0,))], "masked": [Prompt((1,))]}
-    scorer = Naive({"now": logits}, {"image": "now", "masked": "now"})
-    with scorer.open(batch, prompts, READS) as scores:
+    with scorer({"now": logits}, {"image": "now", "masked": "now"}).open(batch, prompts, READS) as scores:
         return batch, scores(slice(0, 2))
 
 
+@pytest.fixture
+def scored(table):
+    return score(table)
+
+
+class WrongWayRound(Naive):
+    """Wrong: KL(masked || image)."""
+
+    def _read(self, read, batch, logp):
+        turned = read._replace(view=read.against, against=read.view) if read.against else read
+        return super()._read(turned, batch, logp)
+
+
+class PaddingCounted(Naive):
+    """Wrong: says something about positions outside the mask."""
+
+    def _read(self, read, batch, logp):
+        return super()._read(read, replace(batch, mask_BT=torch.ones_like(batch.mask_BT)), logp)
+
+
+@pytest.mark.parametrize("wrong", [WrongWayRound, PaddingCounted])
+def test_the_definition_catches_wrong_scorers(table, wrong):
+    with pytest.raises(AssertionError):
+        is_its_definition(*score(table, wrong), table)
+
+
 def test_every_statistic_is_its_definition(scored, table):
-    batch, stats = scored
+    is_its_definition(*scored, table)
+
+
+def is_its_definition(batch, stats, table):
     for b in range(2):
         for t in range(3):
             p = [math.exp(x) for x in table[0, t].log_softmax(-1).tolist()]
