@@ -181,8 +181,8 @@ def guess_accuracy(scenes: Sequence[Scene]) -> dict[str, float]:
 def _partner(world: str, split: Split, name: str, content: Any) -> Scene:
     """The counterfactual. What may be trained on has a partner that may be trained on too, where there is one.
 
-    Some contents have only two single changes that turn the answer; when neither falls into train, the last one tried is
-    taken.
+    Some contents have only two single changes that turn the answer; where neither falls into train, one is taken all
+    the same.
     """
     for attempt in range(64):
         other = WORLDS[world].change(content, dice("partner", name, attempt))
