@@ -74,12 +74,12 @@ def before_after(
     since = time.perf_counter()
     if config.scenes != "embedded":
         raise UserError(f"the demo is about embedded scenes, whose facts are known; got scenes={config.scenes!r}")
-    objectives.method(config.method, **config.options)  # what cannot be trained is told before minutes of answering
+    objectives.method(config.method, **config.options)  # bad input is told before anything else is
     refuse_used(out)
     scenes = open_source(config.scenes, config.worlds).held_out("report", SCENES, seed=config.seed)
 
     def answers(name: str, model: str | Path, show: ViewSpec = ORIGINAL) -> list[Record]:
-        asked = {name: getattr(config, name) for name in ("seed", "temperature", "max_tokens", "wording")}
+        asked = {field: getattr(config, field) for field in ("seed", "temperature", "max_tokens", "wording")}
         policy = load(model, dtype=getattr(torch, config.dtype), device=config.device)
         with counting("answers") as told:
             records = answer(policy, scenes, samples=SAMPLES, show=show, told=told, **asked)

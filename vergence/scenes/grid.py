@@ -1,4 +1,5 @@
-"""Three worlds on a grid of three by three cells: `digits` (handwriting), `shapes` (coloured), `mosaic` (both, mixed).
+"""The worlds on a grid of three by three cells: `digits` (handwriting), `shapes` (coloured), `mosaic` (both, mixed),
+and `novel` (shapes again, asked about the colour and the shape that training leaves out).
 
 What a cell holds is a word or two: "7", "red circle", "empty". What is asked is a tuple: ("sum", "row", 2),
 ("cell", 1, 2), ("count", "red", "row", 0), ("compare", "circle", "square", "column", 1). Rows and columns count from 0.

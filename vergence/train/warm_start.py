@@ -116,7 +116,8 @@ def _example(reader: Reader, drawn: embedded.Drawn, world: str, die: Random, sta
     ask = die.choices(WAYS, stage.shares)[0]
     misread = die.random() < stage.misread
     if ask == "answer":
-        prompt, text = _seen(reader, scene), embedded.say(drawn, world, die, misread=misread)
+        prompt = render(reader, scene, Original(), 0)
+        text = embedded.say(drawn, world, die, misread=misread)
     elif ask == "caption":
         prompt = render(reader, scene, Original(), 0, ask="caption")
         content = embedded.WORLDS[world].change(drawn.content, die) if misread else drawn.content
@@ -137,10 +138,6 @@ def _example(reader: Reader, drawn: embedded.Drawn, world: str, die: Random, sta
     if prompt.pixels is not None:
         named = tuple(_name(reader, words) for words in embedded.WORLDS[world].cells(drawn.content))
     return Example(prompt, response, named)
-
-
-def _seen(reader: Reader, scene) -> Prompt:
-    return render(reader, scene, Original(), 0)
 
 
 def _name(reader: Reader, words: str) -> tuple[int, int]:
