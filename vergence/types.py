@@ -149,10 +149,14 @@ class Batch:
     """True on the response tokens that train."""
     sampled_logp_BT: BT
     """Log-probability (nats) of each token under the weights that sampled it."""
+    chance_BT: BT
+    """Uniform in (0, 1), keyed by rollout and position: the only chance that an objective may use."""
     correct_B: B
-    """1.0 where the answer was right."""
+    """1.0 where the answer was right; with several reasoner samples, the share that was."""
     advantage_B: B
     """In units of reward, or of its standard deviation: the method's `credit` decides."""
+    advantage_BT: BT
+    """What the surrogate sees: `advantage_B` at every token, or what the method's `reshape` made of it."""
 
     def rows(self, index: slice | Tensor) -> Batch:
         """Some of the rollouts."""
@@ -164,6 +168,11 @@ class Batch:
 
 
 # ---------------------------------------------------------------------------------------------------- views
+
+
+def _within(name: str, value: float, low: float, high: float) -> None:
+    if not low <= value <= high:
+        raise UserError(f"{name} must lie in [{low:g}, {high:g}], got {value}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,12 +188,124 @@ class Erase:
     """Probability that a cell is black. PAPO uses 0.6."""
     cell: int = 14
     """Side of a cell, pixels of the raw image."""
+    aligned: bool = False
+    """A cell is one image token of the model instead: the image is resized as the model will see it, then erased."""
 
     def __post_init__(self) -> None:
-        if not 0.0 <= self.fraction <= 1.0:
-            raise UserError(f"Erase.fraction must lie in [0, 1], got {self.fraction}")
+        _within("Erase.fraction", self.fraction, 0.0, 1.0)
         if self.cell < 1:
             raise UserError(f"Erase.cell must be at least 1 pixel, got {self.cell}")
+
+
+@dataclass(frozen=True, slots=True)
+class Salient:
+    """The most salient patches black, by a vision encoder that the user names (PAPO, App. G.2)."""
+
+    encoder: str
+    """A folder (or Hub name) with a Hugging Face vision encoder, such as DINOv2."""
+    fraction: float = 0.6
+    """Share of the patches that is black."""
+
+    def __post_init__(self) -> None:
+        _within("Salient.fraction", self.fraction, 0.0, 1.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Occlude:
+    """Rectangles of uniform noise over the image (CPPO, released code, `RandomOcclusion`)."""
+
+    boxes: int = 50
+    smallest: float = 0.05
+    """Shortest side of a rectangle, as a share of the image's."""
+    largest: float = 0.15
+
+    def __post_init__(self) -> None:
+        _within("Occlude.smallest", self.smallest, 0.0, self.largest)
+        _within("Occlude.largest", self.largest, 0.0, 1.0)
+        if self.boxes < 0:
+            raise UserError(f"Occlude.boxes must be 0 or more, got {self.boxes}")
+
+
+@dataclass(frozen=True, slots=True)
+class Zoom:
+    """A crop of each side to a share of it, resized back (CPPO, released code, `RandomZoomCrop`)."""
+
+    smallest: float = 0.6
+    """Least share of each side that is kept."""
+    largest: float = 0.7
+
+    def __post_init__(self) -> None:
+        _within("Zoom.smallest", self.smallest, 0.01, self.largest)
+        _within("Zoom.largest", self.largest, 0.01, 1.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Jitter:
+    """Brightness, contrast and saturation times factors drawn from these ranges (CPPO, released code)."""
+
+    brightness: tuple[float, float] = (0.2, 1.3)
+    contrast: tuple[float, float] = (0.2, 1.8)
+    saturation: tuple[float, float] = (0.2, 1.8)
+
+    def __post_init__(self) -> None:
+        for name in ("brightness", "contrast", "saturation"):
+            low, high = getattr(self, name)
+            _within(f"Jitter.{name}, its lower end,", low, 0.0, high)
+
+
+@dataclass(frozen=True, slots=True)
+class Perspective:
+    """The four corners moved inwards by up to half of `distortion` of each side, with probability `chance`."""
+
+    distortion: float = 0.2
+    chance: float = 0.5
+
+    def __post_init__(self) -> None:
+        _within("Perspective.distortion", self.distortion, 0.0, 1.0)
+        _within("Perspective.chance", self.chance, 0.0, 1.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Rotate:
+    """Turned by an angle drawn from [-degrees, degrees]; corners black."""
+
+    degrees: float = 10.0
+
+    def __post_init__(self) -> None:
+        _within("Rotate.degrees", self.degrees, 0.0, 180.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Blur:
+    """Gaussian blur."""
+
+    sigma: float = 1.0
+    """Pixels."""
+
+    def __post_init__(self) -> None:
+        _within("Blur.sigma", self.sigma, 0.0, 1000.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Noise:
+    """Gaussian noise on every channel of every pixel."""
+
+    sd: float = 0.05
+    """Standard deviation, as a share of the range from black to white."""
+
+    def __post_init__(self) -> None:
+        _within("Noise.sd", self.sd, 0.0, 1.0)
+
+
+@dataclass(frozen=True, slots=True)
+class OneOf:
+    """One of these, drawn anew for every image."""
+
+    choices: tuple[ImageSpec, ...]
+
+    def __post_init__(self) -> None:
+        if not self.choices:
+            raise UserError("OneOf needs at least one view to choose from")
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,10 +320,35 @@ class Blank:
             raise UserError(f"Blank.level must lie in [0, 255], got {self.level}")
 
 
+@dataclass(frozen=True, slots=True)
+class Caption:
+    """The scene's caption in the place of its images."""
+
+
+@dataclass(frozen=True, slots=True)
+class Swap:
+    """What another scene shows, its images in the size of this one's. A control: content exchanged, nothing spoilt."""
+
+    of: Original | Caption = Original()
+
+
+@dataclass(frozen=True, slots=True)
+class Reword:
+    """The images as they are, each word of the question left out with probability `fraction`."""
+
+    fraction: float = 0.3
+
+    def __post_init__(self) -> None:
+        _within("Reword.fraction", self.fraction, 0.0, 1.0)
+
+
 ORIGINAL = Original()
 
-ViewSpec = Original | Erase | Blank
-"""How a scene is shown, as plain data. `views.show` carries it out."""
+ImageSpec = Original | Erase | Salient | Occlude | Zoom | Jitter | Perspective | Rotate | Blur | Noise | OneOf | Blank
+"""How an image is shown, as plain data. `views.show` carries it out."""
+
+ViewSpec = ImageSpec | Caption | Swap | Reword
+"""How a scene is shown, as plain data. `rollout.render` carries it out."""
 
 
 class View(NamedTuple):
@@ -211,6 +357,8 @@ class View(NamedTuple):
     show: ViewSpec
     policy: Literal["now", "reference"] = "now"
     """Whose weights look: those being trained, or those that training started from (the reference KL is a view too)."""
+    gate: Callable[[B], Bool[Tensor, " B"]] | None = None
+    """advantage_B -> the rollouts that it is spent on; None is all. The others' statistics are zero."""
 
 
 class Read(NamedTuple):
@@ -273,6 +421,10 @@ class Stats:
 # ---------------------------------------------------------------------------------------------------- methods
 
 
+Select = Callable[["Batch", "Stats"], Mask]
+"""(batch, frozen) -> the tokens that are selected."""
+
+
 class Term(NamedTuple):
     """One term of an objective: three pure functions, and what they need to be computed.
 
@@ -287,6 +439,8 @@ class Term(NamedTuple):
     """(batch, frozen, live without gradient) -> how much each token counts."""
     value: Callable[[Batch, Stats, Stats], BT]
     """(batch, frozen, live) -> what to minimise at each token. Never reduced in here."""
+    select: Select | None = None
+    """The tokens it is about, if not all: what `total` and `weigh` count, and what is logged of the selection."""
 
 
 Objective = Mapping[str, Term]
@@ -300,17 +454,39 @@ class About(NamedTuple):
     paper: str
     """arXiv number."""
     variant: str
+    base: str = ""
+    """The method that is left when every coefficient of the paper's own is 0; empty for a base."""
     deviations: tuple[str, ...] = ()
     """Each place in which this differs from the source it names."""
     reconstructed: tuple[str, ...] = ()
     """Each formula that is ours because the source does not print it."""
 
 
+class Reshape(NamedTuple):
+    """From one advantage per rollout to one per token, by what the views say under the weights that sampled."""
+
+    reads: tuple[Read, ...]
+    """All of them `frozen`."""
+    advantage: Callable[[Batch, Stats, Callable[[B], B]], BT]
+    """(batch, frozen, everywhere) -> advantage_BT. `everywhere` gives a per-rollout number of the whole round, on all
+    ranks, from this rank's: whatever is normalised over rollouts is normalised over those."""
+    select: Select | None = None
+    """The tokens whose advantage is not set to zero, if not all."""
+
+
 class RewardSpec(NamedTuple):
-    """reward = accuracy * right + format * well-formed."""
+    """reward = accuracy * right + format * well-formed - penalties."""
 
     accuracy: float = 0.9
     format: float = 0.1
+    overlong: float = 0.0
+    """Soft penalty on the last share of the longest response (DAPO): 0 at its start, 1 at the limit. 0 is off."""
+    judge: Literal["verifier", "reasoner"] = "verifier"
+    """Who says what is right: the verifier, of the response; or of what a reasoner answers from it, as a caption."""
+    samples: int = 1
+    """Answers of the reasoner to each caption; their mean counts."""
+    leak: float = 0.0
+    """Penalty on a caption that gives the answer away."""
 
 
 class Method(NamedTuple):
@@ -327,11 +503,19 @@ class Method(NamedTuple):
     """What the policy sees when it samples."""
     metrics: Objective = MappingProxyType({})
     """Terms that are averaged for the log and never minimised. They read what the objective reads."""
+    keep: Callable[[SG], Bool[Tensor, " S"]] | None = None
+    """Correctness -> the groups that train (dynamic sampling); None is all. Never from the combined reward."""
+    reshape: Reshape | None = None
+    """What becomes of the advantages before the surrogate sees them; None is nothing."""
+    fresh: bool = False
+    """Whether frozen statistics are read anew before every optimizer step, instead of once per round."""
 
 
 def with_advantage(batch: Batch, advantage_B: B) -> Batch:
-    """The same rollouts with these advantages."""
-    return replace(batch, advantage_B=advantage_B)
+    """The same rollouts with these advantages, the same at all their tokens."""
+    return replace(
+        batch, advantage_B=advantage_B, advantage_BT=advantage_B[:, None].expand(batch.mask_BT.shape).clone()
+    )
 
 
 Metrics = dict[str, Any]

@@ -7,27 +7,66 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from vergence.objectives import method
-from vergence.objectives.objective import reads_of, reduce
-from vergence.types import BT, Batch, Method, Stats
+from vergence.objectives import METHODS, method
+from vergence.objectives.objective import reads_of_method, reduce
+from vergence.types import BT, Batch, Method, Stats, with_advantage
 
 Key = tuple[str, str, str | None]
 
 CASES = {
-    "grpo": method("grpo"),
+    **{name: method(name) for name in METHODS},
+    "grpo kl full": method("grpo", kl="full"),
+    "grpo kl k2, sampled entropy": method("grpo", kl="k2", entropy=0.06),
+    "grpo full entropy": method("grpo", entropy=0.06, entropy_of="full"),
+    "drgrpo everything": method("drgrpo", budget=7, beta=0.04, entropy=0.06, dual=3.0),
     "grpo token mean, dual clip": method("grpo", mean="token", dual=3.0, clip_high=0.28, kl_cap=10.0),
-    "papo-grpo@release": method("papo-grpo@release"),
     "papo-grpo@release entropies": method("papo-grpo@release", eta=0.05),
     "papo-grpo@release sequence mean": method("papo-grpo@release", eta=0.03, mean="sequence", beta=0.0),
     "papo-grpo@release k3-printed": method("papo-grpo@release", estimator="k3-printed"),
-    "papo-grpo@paper": method("papo-grpo@paper"),
     "papo-grpo@paper entropies": method("papo-grpo@paper", eta=0.05),
     "papo-grpo@paper k3-printed": method("papo-grpo@paper", eta=0.05, estimator="k3-printed"),
     "papo-grpo@paper k2": method("papo-grpo@paper", estimator="k2"),
-    "papo-grpo@full": method("papo-grpo@full"),
+    "papo-grpo@paper single entropy": method("papo-grpo@paper", eta=0.05, entropies="single"),
     "papo-grpo@full entropies": method("papo-grpo@full", eta=0.05),
+    "papo-dapo@full both full entropies": method("papo-dapo@full", entropy=0.06, entropy_of="full", beta=0.01),
+    "vppo-dapo tokens alone": method("vppo-dapo", low=1.0),
+    "vppo-dapo rollouts alone": method("vppo-dapo", top=1.0),
+    "vppo-dapo strongly": method("vppo-dapo", low=0.0, top=0.2, mean="sequence"),
+    "cppo-grpo@release-verl all tokens, no gate": method("cppo-grpo@release-verl", select="all", gate="none"),
+    "cppo-grpo@release-verl full": method("cppo-grpo@release-verl", estimator="full", coefficient=0.1, top=0.3),
+    "cppo-grpo@release-areal k3, no gate": method("cppo-grpo@release-areal", estimator="k3", gate="none", top=1.0),
+    "cppo-grpo@paper all tokens": method("cppo-grpo@paper", select="all", tau=1.0),
+    "cppo-grpo@paper k1, no gate": method("cppo-grpo@paper", estimator="k1", gate="none"),
+    "cappo-grpo both": method("cappo-grpo", gradient="both", weight="inverse", negatives="mirrored"),
+    "cappo-grpo full": method("cappo-grpo", estimator="full", gradient="both", negatives="untouched"),
+    "cappo-grpo loss alone": method("cappo-grpo", weight="none", estimator="k2"),
+    "cappo-grpo weight alone": method("cappo-grpo", coefficient=0.0, estimator="k1"),
 }
 """Every entry of METHODS as it comes, and with each of its terms switched on."""
+
+_PAPO = {"gamma": 0.0, "eta": 0.0}
+_VPPO = {"top": 1.0, "low": 1.0}
+_OWN = {"coefficient": 0.0}
+
+OFF = {
+    "papo-grpo@release": _PAPO,
+    "papo-grpo@paper": _PAPO,
+    "papo-grpo@full": _PAPO,
+    "papo-dapo@release": _PAPO,
+    "papo-dapo@paper": _PAPO,
+    "papo-dapo@full": _PAPO,
+    "vppo-dapo": _VPPO,
+    "vppo-grpo": _VPPO,
+    "cppo-grpo@release-verl": _OWN,
+    "cppo-grpo@release-areal": _OWN,
+    "cppo-grpo@paper": _OWN,
+    "cppo-dapo@release-verl": _OWN,
+    "cappo-grpo": {**_OWN, "weight": "none"},
+    "cappo-dapo": {**_OWN, "weight": "none"},
+    "racro-grpo": {},
+    "racro-dapo": {},
+}
+"""For every method that has a base, the options with which its loss is the base's; `{}` if it always is."""
 
 
 class Case(NamedTuple):
@@ -70,11 +109,14 @@ def make(method: Method, seed: int, *, S: int = 3, G: int = 2, T: int = 7, wild:
         token_BT=torch.zeros(B, T, dtype=torch.long),
         mask_BT=mask_BT,
         sampled_logp_BT=near(0.5),
+        chance_BT=uniform(0, 1, B, T),
         correct_B=(uniform(0, 1, B) > 0.5).double(),
-        advantage_B=uniform(-2.0, 2.0, B),
+        advantage_B=torch.zeros(B, dtype=torch.float64),
+        advantage_BT=torch.zeros(B, T, dtype=torch.float64),
     )
+    batch = with_advantage(batch, uniform(-2.0, 2.0, B))
     frozen, live, leaves = {}, {}, {}
-    for read in reads_of(method.objective):
+    for read in reads_of_method(method):
         key = (read.view, read.quantity, read.against)
         value_BT = (logp_BT if read.view == "image" else near(1.5)) if read.quantity == "logp" else uniform(0, 2, B, T)
         value_BT = value_BT.where(mask_BT, 0.0).requires_grad_(read.when == "grad")
@@ -82,6 +124,36 @@ def make(method: Method, seed: int, *, S: int = 3, G: int = 2, T: int = 7, wild:
         if read.when == "grad":
             leaves[key] = value_BT
     return Case(batch, Stats(frozen), Stats(live), leaves)
+
+
+Rows = slice | Tensor
+
+
+def reshaped(method: Method, case: Case, ranks: list[Rows]) -> Case:
+    """The case with the advantages that the surrogate sees, each rank reshaping its own rows of the round.
+
+    Ranks do not wait for each other here. Instead all are run again, each time with one more answer of `everywhere`.
+    """
+    if method.reshape is None:
+        return case
+    answers: list[Tensor] = []
+    while True:
+        asked, found_BT = [], torch.zeros_like(case.batch.advantage_BT)
+        for rank in ranks:
+            calls: list[Tensor] = []
+
+            def everywhere(value_B: Tensor, calls: list[Tensor] = calls) -> Tensor:
+                calls.append(value_B)
+                return answers[len(calls) - 1] if len(calls) <= len(answers) else value_B
+
+            one_BT = method.reshape.advantage(case.batch.rows(rank), case.frozen.rows(rank), everywhere)
+            assert one_BT.dtype == found_BT.dtype
+            found_BT[rank] = one_BT
+            asked.append(calls)
+        assert len({len(calls) for calls in asked}) == 1, "the ranks do not agree on what to ask each other"
+        if len(asked[0]) <= len(answers):
+            return case._replace(batch=replace(case.batch, advantage_BT=found_BT))
+        answers.append(torch.cat([calls[len(answers)] for calls in asked]))
 
 
 def of_the_whole_step(shares: list[dict[str, Tensor]]) -> list[dict[str, Tensor]]:
@@ -92,16 +164,20 @@ def of_the_whole_step(shares: list[dict[str, Tensor]]) -> list[dict[str, Tensor]
 def step(
     method: Method,
     case: Case,
-    parts: list[slice | Tensor] | None = None,
+    parts: list[Rows] | None = None,
     *,
+    ranks: list[Rows] | None = None,
     combine: Callable = of_the_whole_step,
     reduce: Callable = reduce,
+    reshaped: Callable = reshaped,
 ) -> Outcome:
-    """Loss and gradients of one optimizer step whose rows are scored in these parts: micro-batches, or ranks.
+    """Loss and gradients of one optimizer step that is the whole round, its rows scored in these parts: micro-batches.
 
-    A faulty trainer has another `combine` or `reduce`.
+    With `ranks`, the rows are spread over processes, each of which is one part. A faulty trainer has another `combine`,
+    `reduce` or `reshaped`.
     """
-    parts = [slice(None)] if parts is None else parts
+    parts = ranks or parts or [slice(None)]
+    case = reshaped(method, case, ranks or [slice(None)])
     rows = [(case.batch.rows(part), case.frozen.rows(part), case.live.rows(part)) for part in parts]
     terms = method.objective
     totals = combine([{name: term.total(batch, frozen) for name, term in terms.items()} for batch, frozen, _ in rows])
@@ -124,7 +200,7 @@ def only(method: Method, *names: str) -> Method:
 
 
 def mapped(case: Case, change: Callable[[BT], BT], **fields: Tensor) -> Case:
-    """The case with every (B, T) statistic changed, `sampled_logp_BT` too, and these fields of the batch."""
+    """The case with every (B, T) number changed, those of the batch too, and these fields of the batch."""
 
     def through(stats: Stats) -> Stats:
         return Stats(
@@ -134,7 +210,9 @@ def mapped(case: Case, change: Callable[[BT], BT], **fields: Tensor) -> Case:
             }
         )
 
-    batch = replace(case.batch, **{"sampled_logp_BT": change(case.batch.sampled_logp_BT), **fields})
+    numbers = ("sampled_logp_BT", "chance_BT", "advantage_BT")
+    changed = {name: change(getattr(case.batch, name)) for name in numbers}
+    batch = replace(case.batch, **{**changed, **fields})
     live = through(case.live)
     return Case(batch, through(case.frozen), live, {key: live.value[key] for key in case.leaves})
 

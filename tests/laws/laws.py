@@ -1,13 +1,14 @@
 """What holds for every objective. A law takes a method and raises AssertionError; `step` may be a faulty trainer's."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from itertools import pairwise
 
 import torch
 
-from laws.cases import Case, assert_same, make, mapped, only, step
-from vergence.objectives.objective import reads_of
-from vergence.types import BT, Method, Stats
+from laws.cases import Case, assert_same, make, mapped, only, reshaped, step
+from vergence.objectives.objective import reads_of, reads_of_method
+from vergence.types import BT, Method, Stats, with_advantage
 
 
 def cuts_do_not_matter(method: Method, step: Callable = step) -> None:
@@ -25,7 +26,7 @@ def ranks_do_not_matter(method: Method, step: Callable = step) -> None:
     for seed in range(2):
         case = make(method, seed)
         ranks = [torch.tensor([0, 3, 4, 5]), torch.tensor([1, 2])]
-        assert_same(step(method, case), step(method, case, ranks))
+        assert_same(step(method, case), step(method, case, ranks=ranks))
 
 
 def padding_does_not_matter(method: Method, step: Callable = step) -> None:
@@ -60,9 +61,8 @@ def what_is_masked_does_not_matter(method: Method, step: Callable = step) -> Non
 def no_advantage_no_surrogate(method: Method, step: Callable = step) -> None:
     """Advantages of zero give the surrogate no gradient."""
     case = make(method, 0)
-    outcome = step(
-        only(method, "surrogate"), mapped(case, torch.clone, advantage_B=torch.zeros(6, dtype=torch.float64))
-    )
+    none = with_advantage(case.batch, torch.zeros(6, dtype=torch.float64))
+    outcome = step(only(method, "surrogate"), case._replace(batch=none))
     assert all((grad_BT == 0).all() for grad_BT in outcome.grads.values())
 
 
@@ -72,7 +72,8 @@ def on_policy_the_surrogate_is_reinforce(method: Method, step: Callable = step) 
     case = mapped(case, torch.clone, sampled_logp_BT=case.live.logp("image").detach())
     surrogate = method.objective["surrogate"]
     w_BT = surrogate.weigh(case.batch, case.frozen, case.live)
-    want_BT = -case.batch.advantage_B[:, None] * w_BT / surrogate.total(case.batch, case.frozen)
+    seen_BT = reshaped(method, case, [slice(None)]).batch.advantage_BT
+    want_BT = -seen_BT * w_BT / surrogate.total(case.batch, case.frozen)
     torch.testing.assert_close(step(only(method, "surrogate"), case).grads[name], want_BT, rtol=1e-12, atol=0.0)
 
 
@@ -102,15 +103,66 @@ def gradients_are_those_of_the_values(method: Method, step: Callable = step) -> 
 
 def what_is_read_is_declared(method: Method, step: Callable = step) -> None:
     """Each term makes do with its own reads, and no view is paid for that nothing reads."""
-    for term in method.objective.values():
-        case = make(method._replace(objective={"alone": term}), 0)
-        try:
+    for term in {**method.objective, **method.metrics}.values():
+        case = make(method._replace(objective={"alone": term}, reshape=None), 0)
+        with _everything_declared():
             term.value(case.batch, case.frozen, case.live)
             term.weigh(case.batch, case.frozen, case.live)
-        except KeyError as error:
-            raise AssertionError(f"read without having been declared: {error}") from error
-    looked_at = {name for read in reads_of(method.objective) for name in (read.view, read.against)} - {None}
-    assert looked_at == set(method.views)
+            term.total(case.batch, case.frozen)
+    assert set(reads_of(method.metrics)) <= set(reads_of_method(method)), "a metric reads more than the rest"
+    if method.reshape:
+        assert all(read.when == "frozen" for read in method.reshape.reads)
+        with _everything_declared():
+            reshaped(method, make(method._replace(objective={}), 0), [slice(None)])
+    looked_at = {name for read in reads_of_method(method) for name in (read.view, read.against)} - {None}
+    assert looked_at | {method.sample_view} == set(method.views)
+
+
+@contextmanager
+def _everything_declared() -> Iterator[None]:
+    try:
+        yield
+    except KeyError as error:
+        raise AssertionError(f"read without having been declared: {error}") from error
+
+
+def _selections(method: Method, case: Case) -> Iterator[torch.Tensor]:
+    """The tokens that each term, each metric and the reshape selects."""
+    for selecting in (*method.objective.values(), *method.metrics.values(), method.reshape):
+        if selecting is not None and selecting.select is not None:
+            yield selecting.select(case.batch, case.frozen)
+
+
+def only_response_tokens_are_selected(method: Method, step: Callable = step) -> None:
+    """No selection has a masked token, nor looks at one: a NaN there selects the same."""
+    for seed in range(3):
+        case = make(method, seed, wild=seed == 1)
+        dirty = mapped(case, lambda value_BT, mask_BT=case.batch.mask_BT: value_BT.where(mask_BT, torch.nan))
+        for clean_BT, dirty_BT in zip(_selections(method, case), _selections(method, dirty), strict=True):
+            assert not (clean_BT & ~case.batch.mask_BT).any()
+            assert torch.equal(clean_BT, dirty_BT)
+
+
+def what_a_gate_keeps_out_does_not_count(method: Method, step: Callable = step) -> None:
+    """No term weighs a rollout for which a view that it reads has not been looked at."""
+    for seed in range(3):
+        case = make(method, seed)
+        for name, term in {**method.objective, **method.metrics}.items():
+            w_BT = term.weigh(case.batch, case.frozen, case.live.detach())
+            for view in {view for read in term.reads for view in (read.view, read.against)} - {None}:
+                if (gate := method.views[view].gate) is not None:
+                    assert (w_BT[~gate(case.batch.advantage_B)] == 0).all(), f"{name} weighs what {view} left out"
+
+
+def what_is_kept_depends_on_correctness_alone(method: Method, step: Callable = step) -> None:
+    """A group trains if its siblings differ in correctness: whatever their order, and whatever the other groups."""
+    if method.keep is None:
+        return
+    correct_SG = torch.tensor([[float(sibling < right) for sibling in range(4)] for right in range(5)])
+    keep_S = method.keep(correct_SG)
+    assert keep_S.tolist() == [False, True, True, True, False]
+    assert torch.equal(method.keep(correct_SG.flip(-1)), keep_S)
+    assert torch.equal(torch.cat([method.keep(correct_SG[s : s + 1]) for s in range(5)]), keep_S)
 
 
 def _scored(method: Method, same: bool) -> Case:
@@ -138,7 +190,7 @@ def _scored(method: Method, same: bool) -> Case:
 
 def views_that_look_the_same_teach_nothing(method: Method, step: Callable = step) -> None:
     """Where every view says what the image says, no divergence has a gradient (at the first step on a batch)."""
-    divergences = only(method, "perception", "reference_kl")
+    divergences = only(method, "perception", "reference_kl", "contrast", "consistency")
     for name in divergences.objective:
         case = _scored(only(method, "surrogate", name), same=True)
         (grad_BTV,) = step(only(method, name), case).grads.values()
@@ -147,7 +199,8 @@ def views_that_look_the_same_teach_nothing(method: Method, step: Callable = step
 
 def each_term_pulls_its_way(method: Method, step: Callable = step) -> None:
     """Divergence from the masked view lowers the loss; divergence from the reference and entropy raise it."""
-    signs = {"perception": -1, "reference_kl": +1, "entropy": +1, "masked_entropy": +1}
+    signs = {"perception": -1, "reference_kl": +1, "consistency": +1, "contrast": +1}
+    signs |= {"entropy": +1, "masked_entropy": +1, "policy_entropy": +1}
     for name in method.objective.keys() & signs.keys():
         case = _scored(only(method, "surrogate", name), same=False)
         assert step(only(method, name), case).loss * signs[name] > 0, name
@@ -164,6 +217,9 @@ LAWS = (
     nothing_selected_is_zero,
     gradients_are_those_of_the_values,
     what_is_read_is_declared,
+    only_response_tokens_are_selected,
+    what_a_gate_keeps_out_does_not_count,
+    what_is_kept_depends_on_correctness_alone,
     views_that_look_the_same_teach_nothing,
     each_term_pulls_its_way,
 )

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 import vergence.objectives
-from laws.cases import make, only, step
-from vergence.objectives import ALIASES, METHODS, method
+from laws.cases import CASES, make, only, step
+from vergence.objectives import ALIASES, METHODS, method, papo
 from vergence.objectives.objective import add, reads_of
 from vergence.objectives.terms import surrogate
 from vergence.types import Erase, Original, Read, UserError, View
@@ -18,7 +18,17 @@ from vergence.types import Erase, Original, Read, UserError, View
 @pytest.mark.parametrize(("alias", "name"), ALIASES.items())
 def test_an_alias_is_its_method(alias, name):
     assert alias not in METHODS
-    assert method(alias).about == METHODS[name]().about
+    assert method(alias).about == CASES[name].about
+
+
+@pytest.mark.parametrize(("run", "options"), papo.PUBLISHED.items())
+def test_the_published_coefficients_of_papo_are_its_options_and_in_the_table(run, options):
+    default, index = method(f"papo-{run.split('-')[0]}"), Path(__file__).parents[2] / "docs" / "papers.md"
+    published = method(f"papo-{run.split('-')[0]}", **options)
+    assert f"`{run}`" in index.read_text(encoding="utf-8")
+    if run in ("grpo-3b", "dapo-3b"):
+        case = make(default, 0)
+        assert step(default, case).loss == step(published, case).loss
 
 
 @pytest.mark.parametrize(
@@ -41,7 +51,7 @@ def test_options_may_come_as_text(options, want):
     ("name", "options", "message"),
     [
         ("grop", {}, "no method 'grop'; did you mean 'grpo'?"),
-        ("zzz", {}, "no method 'zzz'; There are: grpo, papo"),
+        ("zzz", {}, "no method 'zzz'; There are: "),
         ("papo", {"gama": 1}, "no option 'gama'; did you mean 'gamma'?"),
         ("grpo", {"gamma": 1}, "method 'grpo' has no option 'gamma'"),
         ("papo", {"gamma": "much"}, "option 'gamma' of method 'papo' must be a finite number, got 'much'"),
@@ -56,11 +66,22 @@ def test_options_may_come_as_text(options, want):
         ("grpo", {"clip_high": -0.1}, "clip_high be >= 0"),
         ("grpo", {"dual": 0.5}, "dual must be > 1, or 0"),
         ("grpo", {"kl_cap": -1}, "kl_cap must be > 0, or 0"),
+        ("grpo", {"kl": "k4"}, "must be one of k1, k2, k3, full, got 'k4'"),
+        ("dapo", {"overlong": 1.5}, "overlong is a share of the longest response"),
+        ("drgrpo", {"budget": 0}, "budget must be at least 1 token, got 0"),
+        ("vppo", {"top": 0}, r"top must lie in \(0, 1\] and low in \[0, 1\], got 0.0 and 0.9"),
+        ("vppo", {"low": 1.5}, r"top must lie in \(0, 1\] and low in \[0, 1\], got 0.4 and 1.5"),
     ],
 )
 def test_a_refusal_says_what_to_do(name, options, message):
     with pytest.raises(UserError, match=message):
         method(name, **options)
+
+
+def test_an_unknown_name_is_answered_with_all_there_are():
+    with pytest.raises(UserError) as refusal:
+        method("zzz")
+    assert str(refusal.value).split("There are: ")[1].split(", ") == sorted({*METHODS, *ALIASES})
 
 
 def test_objectives_with_a_term_of_the_same_name_do_not_add_up():

@@ -5,7 +5,7 @@ import torch
 from laws.cases import Case, only, step
 
 from vergence.objectives import method
-from vergence.objectives.credit import standardised
+from vergence.objectives.credit import mixed, standardised
 from vergence.objectives.objective import reduce
 from vergence.objectives.terms import clip_fraction, k1, k2, k3, k3_printed, surprise, surrogate
 from vergence.objectives.weighting import PER_SEQUENCE, PER_TOKEN
@@ -72,9 +72,9 @@ RATIOS = table([[0.5, 0.9, 1, 1.1, 1.25, 1.5, 4]]).log()
     ],
 )
 def test_o3_surrogate(advantage, high, want):
-    got = surrogate(RATIOS, torch.zeros_like(RATIOS), table([advantage]), clip=(0.2, high), dual=3.0)
+    got = surrogate(RATIOS, torch.zeros_like(RATIOS), table([[advantage] * 7]), clip=(0.2, high), dual=3.0)
     close(got, want)
-    low_BT, high_BT = clip_fraction(RATIOS, torch.zeros_like(RATIOS), table([advantage]), clip=(0.2, high))
+    low_BT, high_BT = clip_fraction(RATIOS, torch.zeros_like(RATIOS), table([[advantage] * 7]), clip=(0.2, high))
     assert (low_BT.sum().item(), high_BT.sum().item()) == ((0, 2) if advantage > 0 else (1, 0))
 
 
@@ -131,12 +131,37 @@ def test_o5_what_the_estimators_estimate_and_what_their_gradient_follows(estimat
     close(grad, gradient, 1e-9)
 
 
+def test_o5_the_divergences_themselves():
+    """What the gradients above are to be compared with: of the whole sums, by autograd."""
+
+    def whole(divergence):
+        return in_the_mean(lambda logp: divergence(logp) / logp.detach().exp())
+
+    (forward, forward_grad) = whole(lambda logp: logp.exp() * (logp - OTHER))
+    assert forward == pytest.approx(0.183786897387, abs=1e-9)
+    close(forward_grad, [0.2630802234, -0.1753868156, -0.0876934078], 1e-9)
+    (backward, backward_grad) = whole(lambda logp: OTHER.exp() * (OTHER - logp))
+    assert backward == pytest.approx(0.192041993162, abs=1e-9)
+    close(backward_grad, [0.3, -0.2, -0.1], 1e-9)
+    (squares, squares_grad) = whole(lambda logp: (2 * logp - OTHER).exp() / 2)
+    assert 2 * squares - 1 == pytest.approx(0.375, abs=1e-9)
+    close(squares_grad, [0.2625, -0.175, -0.0875], 1e-9)
+
+
 def test_o6_the_entropy_surrogate_has_no_gradient_on_policy():
     value, grad = in_the_mean(surprise)
     assert value == pytest.approx(0.801818552543, abs=1e-9)
     close(grad, [0, 0, 0], 1e-12)
     _, grad = in_the_mean(surprise, weight=table([[7 / 9, 2 / 9, 0]]))
     close(grad, [-0.0777777778, -0.0222222222, 0.1], 1e-9)
+
+
+def test_o6_the_entropy_of_the_vocabulary_has():
+    value, grad = in_the_mean(surprise)
+    whole, whole_grad = in_the_mean(lambda logp: -logp.exp() * logp / logp.detach().exp())
+    assert whole == pytest.approx(value, abs=1e-12)
+    close(whole_grad, [-0.311600526, 0.161523872, 0.150076654], 1e-9)
+    assert not torch.allclose(whole_grad, grad)
 
 
 def o7(subject):
@@ -150,7 +175,8 @@ def o7(subject):
     batch = Batch(
         key_B=torch.arange(2), scene_B=torch.zeros(2, dtype=torch.long), token_BT=torch.zeros(2, 4, dtype=torch.long),
         mask_BT=table([[1, 1, 1, 0], [1, 1, 0, 0]]) > 0, sampled_logp_BT=logs["sampled"],
-        correct_B=table([1, 0]), advantage_B=table([1, -1]),
+        chance_BT=torch.zeros(2, 4).double(), correct_B=table([1, 0]), advantage_B=table([1, -1]),
+        advantage_BT=table([[1] * 4, [-1] * 4]),
     )  # fmt: skip
     stats = {(name, "logp", None): logs[name] for name in ("image", "reference", "masked")}
     leaves = {key: stats[key].clone().requires_grad_() for key in stats if key[0] != "reference"}
@@ -173,6 +199,11 @@ def test_o7_totals(options, mean, total):
     assert o7(method("papo", mean=mean, **options)).loss == pytest.approx(total, abs=1e-6)
 
 
+@pytest.mark.parametrize(("mean", "total"), [("token", -0.1912641073), ("sequence", -0.000200882019903)])
+def test_o7_totals_on_dapo(mean, total):
+    assert o7(method("papo-dapo", mean=mean)).loss == pytest.approx(total, abs=1e-6)
+
+
 @pytest.mark.parametrize(
     ("term", "coefficient", "token", "sequence"),
     [
@@ -189,13 +220,41 @@ def test_o7_pieces(term, coefficient, token, sequence):
         assert got == pytest.approx(want, abs=1e-6)
 
 
-def test_o7_gradients():
+def test_o7_gradients_and_o16_those_of_the_masked_branch():
     grads = o7(method("papo", **PAPO_G)).grads
     want = [[-0.2414464286, -0.21, -0.1872777778, 0], [0.19, -0.014, 0, 0]]
     close(grads["image", "logp", None], want)
     close(grads["masked", "logp", None], [[0.0] * 4] * 2)
+    # O16: what is added where the gradient flows through the masked branch as well.
     fresh = o7(method("papo@paper", mean="token", **PAPO_G)).grads
     close(fresh["image", "logp", None], want)
     perception = [[0.003, 0.0004, -0.001, 0], [0.0003333333, 0.0026666667, 0, 0]]
     entropy = [[-0.01, -0.01, -0.01, 0], [-0.01, -0.01, 0, 0]]
     close(fresh["masked", "logp", None], (table(perception) + table(entropy)).tolist())
+
+
+OVERALL = [0.1, 0.1, 0.1, 0.1, 0.0]
+"""All wrong, one of them ill-formed: 0.9 accuracy + 0.1 format."""
+
+
+@pytest.mark.parametrize(
+    ("correct", "kept"),
+    [
+        ([0, 0, 0, 0, 0], False),
+        ([1, 1, 1, 1, 1], False),
+        ([1, 0, 0, 0, 0], True),
+        ([1, 1, 1, 1, 0], True),
+    ],
+)
+def test_o12_dynamic_sampling(correct, kept):
+    assert method("dapo").keep(table([correct])).tolist() == [kept]
+    # PAPO's rule by the mean, verl's by the standard deviation
+    assert (0.01 < sum(correct) / 5 < 0.99) is kept
+    assert bool(table(correct).std() > 0) is kept
+
+
+def test_o12_the_pitfall_of_the_combined_reward():
+    """Had it the reward to go by, a group without one right answer would pass: it is shown correctness alone."""
+    assert 0.01 < sum(OVERALL) / 5 < 0.99
+    assert mixed(table([OVERALL])).tolist() == [True]
+    assert mixed(table([[0, 0, 0, 0, 0]])).tolist() == [False]

@@ -49,6 +49,11 @@ def many(folder: Path) -> Lines:
 # ---------------------------------------------------------------------------------------------- what is read
 
 
+@pytest.mark.parametrize(("given", "read"), [({}, ""), ({"caption": None}, ""), ({"caption": " red\n"}, "red")])
+def test_a_caption_is_optional(folder, given, read):
+    assert only(write(folder, {**ROW, **given})).caption == read
+
+
 def test_a_scene_has_what_its_line_says(folder):
     row = {
         "images": ["red.png", "deep/blue.jpg"],
@@ -293,6 +298,8 @@ def test_a_line_that_is_not_text(folder):
         ({"facts": [["red"]]}, "field 'facts': must be a list of pairs"),
         ({"facts": [["red", 7]]}, "field 'facts': must be text in quotes, got 7"),
         ({"caption": 7}, "field 'caption': must be text in quotes, got 7"),
+        ({"caption": False}, "field 'caption': must be text in quotes, got false"),
+        ({"caption": ["red"]}, "field 'caption': must be text in quotes, got [\"red\"]"),
         ({"world": 7}, "field 'world': must be text in quotes, got 7"),
         ({"image": 7}, "field 'image': must be a path in quotes, got 7"),
         ({"image": []}, "field 'image': empty; name at least one picture"),

@@ -10,7 +10,7 @@ from vergence.models.policy import load
 from vergence.rollout.render import render
 from vergence.scenes import embedded
 from vergence.scoring.naive import Naive
-from vergence.types import Batch, Erase, Original, Prompt, Read
+from vergence.types import Batch, Erase, Original, Prompt, Read, Stats, View, with_advantage
 
 READS = (
     Read("image", "logp", when="grad"),
@@ -18,6 +18,7 @@ READS = (
     Read("image", "kl", "masked", when="grad"),
     Read("masked", "logp"),
 )
+VIEWS = {"image": View(Original()), "masked": View(Erase())}
 
 
 def batch_of(token_BT: torch.Tensor, mask_BT: torch.Tensor, scene_B: torch.Tensor) -> Batch:
@@ -28,8 +29,10 @@ def batch_of(token_BT: torch.Tensor, mask_BT: torch.Tensor, scene_B: torch.Tenso
         token_BT=token_BT,
         mask_BT=mask_BT,
         sampled_logp_BT=torch.zeros(B, T),
+        chance_BT=torch.zeros(B, T),
         correct_B=torch.zeros(B),
         advantage_B=torch.zeros(B),
+        advantage_BT=torch.zeros(B, T),
     )
 
 
@@ -47,7 +50,7 @@ def score(table, scorer=Naive):
         torch.tensor([[1, 2, 3], [0, 1, 0]]), torch.tensor([[1, 1, 1], [1, 1, 0]]).bool(), torch.tensor([0, 0])
     )
     prompts = {"image": [Prompt((0,))], "masked": [Prompt((1,))]}
-    with scorer({"now": logits}, {"image": "now", "masked": "now"}).open(batch, prompts, READS) as scores:
+    with scorer({"now": logits}, VIEWS).open(batch, prompts, READS) as scores:
         return batch, scores(slice(0, 2))
 
 
@@ -108,6 +111,41 @@ def test_gradient_flows_where_it_was_asked_for_and_nowhere_else(scored, table):
     assert grad[1].abs().sum() > 0
 
 
+def gated(counted: list, gate) -> tuple[Batch, Stats, torch.Tensor]:
+    """Four rollouts, of which a gate lets some of the masked view through; what was scored is counted."""
+    table = torch.randn(2, 3, 4, generator=torch.Generator().manual_seed(1)).requires_grad_()
+
+    def logits(prompts, token_BT, mask_BT):
+        counted.append([prompt.tokens[0] for prompt in prompts])
+        return torch.stack([table[prompt.tokens[0]] for prompt in prompts])
+
+    mask_BT = torch.tensor([[1, 1, 1], [1, 1, 0], [1, 0, 0], [1, 1, 1]]).bool()
+    batch = batch_of(torch.tensor([[1, 2, 3]] * 4), mask_BT, torch.tensor([0, 0, 0, 0]))
+    batch = with_advantage(batch, torch.tensor([1.0, -1.0, 0.0, 2.0]))
+    scorer = Naive({"now": logits}, VIEWS | {"masked": View(Erase(), gate=gate)})
+    return batch, scorer.score(batch, {"image": [Prompt((0,))], "masked": [Prompt((1,))]}, READS), table
+
+
+def test_a_gate_spends_nothing_on_what_it_keeps_out():
+    counted, all_of_it = [], []
+    batch, stats, table = gated(counted, lambda advantage_B: advantage_B > 0)
+    assert sorted(counted) == [[0, 0, 0, 0], [1, 1]]
+    _, whole, _ = gated(all_of_it, None)
+    through_B1 = (batch.advantage_B > 0)[:, None]
+    for key in (("masked", "logp", None), ("image", "kl", "masked")):
+        assert torch.equal(stats.value[key], whole.value[key].where(through_B1, 0.0))
+    assert torch.equal(stats.logp("image"), whole.logp("image"))
+    (grad,) = torch.autograd.grad(stats.kl("image", "masked").sum(), table)
+    assert grad[1].abs().sum() > 0
+
+
+def test_a_gate_that_lets_nobody_through_costs_no_pass():
+    counted = []
+    _, stats, _ = gated(counted, lambda advantage_B: advantage_B > 9)
+    assert counted == [[0, 0, 0, 0]]
+    assert not stats.kl("image", "masked").any()
+
+
 def test_the_real_policy_does_not_care_who_else_is_in_the_batch():
     """Left padding, right padding and order change nothing but rounding; another image does."""
     policy = load("seedling")
@@ -119,7 +157,7 @@ def test_the_real_policy_does_not_care_who_else_is_in_the_batch():
     token_BT = torch.randint(20, 300, (4, 9), generator=torch.Generator().manual_seed(0))
     mask_BT = torch.arange(9) < torch.tensor([9, 4, 7, 1])[:, None]
     batch = batch_of(token_BT, mask_BT, torch.arange(4))
-    scorer = Naive({"now": policy.logits}, {"image": "now", "masked": "now"})
+    scorer = Naive({"now": policy.logits}, VIEWS)
     with torch.no_grad():
         together = scorer.score(batch, prompts, READS)
         for row in range(4):

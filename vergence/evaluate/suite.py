@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any, NamedTuple
@@ -11,13 +11,11 @@ from typing import Any, NamedTuple
 from vergence import chance
 from vergence.evaluate.interval import Estimate, bootstrap
 from vergence.models.policy import Policy
+from vergence.rewards.judge import by_verifier
 from vergence.rollout.generate import Generate
 from vergence.rollout.render import Wording, render
 from vergence.rollout.sampler import roll_out
-from vergence.scenes.source import open_source
 from vergence.scenes.speech import false_facts
-from vergence.train.config import Config
-from vergence.train.loop import Evaluate
 from vergence.train.run import telling_of_space
 from vergence.types import ORIGINAL, RewardSpec, Rollout, Scene, UserError, ViewSpec
 
@@ -65,7 +63,7 @@ def answer(
             seed=(seed, "evaluation"),
             temperature=temperature,
             max_tokens=max_tokens,
-            reward=RewardSpec(),
+            judge=by_verifier(RewardSpec()),
         )
         records += map(_record, rollouts)
         told(len(records), len(scenes) * samples)
@@ -139,29 +137,6 @@ def summary(records: Sequence[Record]) -> dict[str, Summary]:
         )
         for name, those in {**by_world(records), "overall": records}.items()
     }
-
-
-def tune_evaluation(config: Config) -> Evaluate:
-    """What the training loop calls every so often: accuracy and perception errors on the tune split."""
-    scenes = open_source(config.scenes, config.worlds).held_out("tune", config.eval_scenes, seed=config.seed)
-
-    def evaluate(policy: Policy) -> Mapping[str, float]:
-        records = answer(
-            policy,
-            scenes,
-            samples=config.eval_samples,
-            seed=config.seed,
-            temperature=config.temperature,
-            max_tokens=config.max_tokens,
-            wording=config.wording,
-        )
-        found = summary(records)
-        metrics = {"accuracy": found["overall"].accuracy.mean}
-        if found["overall"].perception_errors is not None:
-            metrics["perception_errors"] = found["overall"].perception_errors
-        return metrics | {f"accuracy/{world}": one.accuracy.mean for world, one in found.items() if world != "overall"}
-
-    return evaluate
 
 
 def write_records(path: Path, records: Sequence[Record]) -> None:

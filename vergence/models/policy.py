@@ -56,8 +56,37 @@ class Reader:
         """Tokens that must never be sampled: a response that holds an image token cannot be scored."""
         return self.image_id, self.tokenizer.convert_tokens_to_ids(self.video_token)
 
-    def prompt(self, text: str, images: Sequence[Image]) -> Prompt:
+    @property
+    def token_side(self) -> int:
+        """Side of the square that one image token stands for, pixels of the image `as_seen`."""
+        return self.image_processor.patch_size * self.image_processor.merge_size
+
+    def as_seen(self, image: Image) -> Image:
+        """The image, RGB, at the size to which the image processor brings it: a whole number of tokens to each side.
+
+        To be given to `prompt` with resize=False: the processor's rule, applied to its own result, can change it again.
+
+        Raises:
+            UserError: the rule refuses the image (one side is more than 200 times the other).
+        """
+        from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize
+
+        limits = self.image_processor.size
+        try:
+            height, width = smart_resize(
+                image.height, image.width, self.token_side, limits["shortest_edge"], limits["longest_edge"]
+            )
+        except ValueError as error:
+            raise UserError(
+                f"the image processor refuses an image of {image.width}x{image.height} pixels: {error}"
+            ) from error
+        return image.convert("RGB").resize((width, height), self.image_processor.resample)
+
+    def prompt(self, text: str, images: Sequence[Image], *, resize: bool = True) -> Prompt:
         """One user turn, ready to be answered: first the images, then the text.
+
+        Args:
+            resize: False for images that are `as_seen` already.
 
         Raises:
             UserError: the text itself holds an image token, which would no longer match the images.
@@ -73,7 +102,8 @@ class Reader:
         if not images:
             return Prompt(tuple(self.tokenizer(chat, add_special_tokens=False)["input_ids"]))
         try:
-            seen = self.image_processor(images=[image.convert("RGB") for image in images], return_tensors="pt")
+            rgb, how = [image.convert("RGB") for image in images], {} if resize else {"do_resize": False}
+            seen = self.image_processor(images=rgb, return_tensors="pt", **how)
         except ValueError as error:
             sizes = ", ".join(f"{image.width}x{image.height}" for image in images)
             raise UserError(f"the image processor refuses the image(s) of {sizes} pixels: {error}") from error

@@ -1,6 +1,8 @@
 """From the rewards of siblings to their advantages: (S, G) in, (S, G) out."""
 
 import torch
+from jaxtyping import Bool
+from torch import Tensor
 
 from vergence.types import SG
 
@@ -49,3 +51,15 @@ def standardised(reward_SG: SG, *, eps: float = 1e-6, ddof: int = 1) -> SG:
     freedom = max(reward_SG.shape[-1] - ddof, 1)
     std_S1 = (deviation_SG.square().sum(-1, keepdim=True) / freedom).sqrt()
     return torch.where(deviation_SG == 0, 0.0, deviation_SG / (std_S1 + eps))
+
+
+def mixed(correct_SG: SG) -> Bool[Tensor, " S"]:
+    """The groups whose siblings differ in correctness: the others have nothing to learn from.
+
+    Dynamic sampling of DAPO, arXiv:2503.14476 section 3.2. From correctness and not from the reward: where only the
+    format differs, an all-wrong group would pass.
+
+    >>> mixed(torch.tensor([[0.0, 0.0], [1.0, 0.0], [1.0, 1.0]]))
+    tensor([False,  True, False])
+    """
+    return correct_SG.amax(-1) > correct_SG.amin(-1)

@@ -2,44 +2,67 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from types import MappingProxyType
+from typing import Literal
 
 import torch
 
 from vergence.objectives.weighting import Mean
-from vergence.types import BT, Batch, Objective, Read, Scalar, Stats, Term, UserError, View
+from vergence.types import BT, Batch, Mask, Method, Objective, Read, Scalar, Select, Stats, Term, UserError, View
 
 Value = Callable[[Batch, Stats, Stats], BT]
 
 
-def term(name: str, coefficient: float, mean: Mean, reads: tuple[Read, ...], value: Value) -> Objective:
-    """The objective coefficient * mean(value) over all response tokens; the empty one if the coefficient is 0.
+def term(
+    name: str,
+    coefficient: float,
+    mean: Mean,
+    reads: tuple[Read, ...],
+    value: Value,
+    select: Select | None = None,
+    *,
+    counts: Literal["selected", "all"] = "selected",
+) -> Objective:
+    """The objective coefficient * mean(value) over the selected response tokens; the empty one if the coefficient is 0.
 
-    `value` is shown zeros where the mask is false, since the gradient of what it makes of a NaN there is 0 * NaN.
+    `value` and `select` are shown zeros where the mask is false, since the gradient of what they make of a NaN there is
+    0 * NaN.
 
     Args:
         name: the term's, and its metric's.
         coefficient: > 0 to minimise, < 0 to maximise.
         mean: over what to average.
-        reads: the statistics that `value` uses.
+        reads: the statistics that `value` and `select` use.
         value: (batch, frozen, live) -> one number per token.
+        select: (batch, frozen) -> the tokens that the mean is over; None is every response token.
+        counts: what the mean divides by: the selected tokens (or the rollouts that have any), or all.
     """
     if coefficient == 0:
         return {}
 
+    def chosen(batch: Batch, frozen: Stats) -> Mask:
+        return batch.mask_BT if select is None else batch.mask_BT & select(_seen(batch), _inside(batch, frozen))
+
     def total(batch: Batch, frozen: Stats) -> Scalar:
-        return mean.total(batch.mask_BT)
+        return mean.total(chosen(batch, frozen) if counts == "selected" else batch.mask_BT)
 
     def weigh(batch: Batch, frozen: Stats, live: Stats) -> BT:
-        return mean.weigh(batch.mask_BT)
+        return mean.weigh(chosen(batch, frozen))
 
     def scaled(batch: Batch, frozen: Stats, live: Stats) -> BT:
-        def inside(stats: Stats) -> Stats:
-            return Stats({key: value_BT.where(batch.mask_BT, 0.0) for key, value_BT in stats.value.items()})
+        return coefficient * value(_seen(batch), _inside(batch, frozen), _inside(batch, live))
 
-        batch = replace(batch, sampled_logp_BT=batch.sampled_logp_BT.where(batch.mask_BT, 0.0))
-        return coefficient * value(batch, inside(frozen), inside(live))
+    return {name: Term(reads, total, weigh, scaled, None if select is None else chosen)}
 
-    return {name: Term(reads, total, weigh, scaled)}
+
+def _seen(batch: Batch) -> Batch:
+    """The batch with zeros where the mask is false."""
+    zeroed = ("sampled_logp_BT", "chance_BT", "advantage_BT")
+    return replace(batch, **{name: getattr(batch, name).where(batch.mask_BT, 0.0) for name in zeroed})
+
+
+def _inside(batch: Batch, stats: Stats) -> Stats:
+    return Stats({key: value_BT.where(batch.mask_BT, 0.0) for key, value_BT in stats.value.items()})
 
 
 def term_of(function: Callable[..., BT], *reads: Read, name: str, coefficient: float, mean: Mean) -> Objective:
@@ -93,10 +116,22 @@ def reads_of(objective: Objective) -> tuple[Read, ...]:
     return tuple(dict.fromkeys(read for term in objective.values() for read in term.reads))
 
 
-def views_read(objective: Objective, views: Mapping[str, View]) -> dict[str, View]:
-    """Those of `views` that a term reads: a view that nothing reads is not paid for."""
-    needed = {name for read in reads_of(objective) for name in (read.view, read.against)}
-    return {name: view for name, view in views.items() if name in needed}
+def reads_of_method(method: Method) -> tuple[Read, ...]:
+    """What a method needs: for its terms, and to reshape its advantages."""
+    return tuple(dict.fromkeys((*reads_of(method.objective), *(method.reshape.reads if method.reshape else ()))))
+
+
+NONE: Mapping[str, View] = MappingProxyType({})
+
+
+def composed(base: Method, *objectives: Objective, views: Mapping[str, View] = NONE, **fields) -> Method:
+    """The base with these terms added to its own, and these fields replaced; only views that are read are kept.
+
+    A view that nothing reads is not paid for. What the policy sees when it answers always stays.
+    """
+    method = base._replace(objective=add(base.objective, *objectives), **fields)
+    needed = {name for read in reads_of_method(method) for name in (read.view, read.against)} | {method.sample_view}
+    return method._replace(views={name: view for name, view in {**base.views, **views}.items() if name in needed})
 
 
 def reduce(values: Mapping[str, BT], weights: Mapping[str, BT], totals: Mapping[str, Scalar]) -> Scalar:

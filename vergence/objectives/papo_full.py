@@ -1,11 +1,10 @@
 """PAPO with what its samples stand for: the divergence and the entropies over the whole vocabulary. Ours."""
 
-from vergence.objectives.grpo import grpo
-from vergence.objectives.objective import add, term_of
-from vergence.objectives.papo import RELEASE, assemble
+from vergence.objectives.objective import composed, term_of
+from vergence.objectives.papo import RELEASE, Entropies, Grid, erased
 from vergence.objectives.terms import itself
 from vergence.objectives.weighting import MEANS, PER_TOKEN, MeanName
-from vergence.types import About, Erase, Method, Read
+from vergence.types import About, Method, Read
 
 FULL = About(
     title=RELEASE.title,
@@ -22,37 +21,38 @@ FULL = About(
 
 
 def full(
+    base: Method,
     *,
     gamma: float = 0.02,
     eta: float = 0.0,
-    beta: float = 0.01,
+    entropies: Entropies = "double",
     fraction: float = 0.6,
     cell: int = 14,
+    grid: Grid = "raw",
+    saliency: str = "",
     mean: MeanName = "token",
-    clip_low: float = 0.2,
-    clip_high: float = 0.3,
-    dual: float = 3.0,
-    eps: float = 1e-6,
 ) -> Method:
     """PAPO with the divergence and the entropies over the whole vocabulary, the gradient flowing through both branches.
 
-    L = mean(surrogate) + beta mean(k3(l, l_ref)) - gamma mean(KL(image || masked)) + eta <H(image)> + eta <H(masked)>
+    L = base - gamma mean(KL(image || masked)) + eta <H(image)> + eta <H(masked)>
 
-    With the base settings of `papo.release`. The gradient is that of KL(image || masked) and of the entropies; from
-    sampled tokens it is in the mean that of KL(masked || image), and none for the entropies.
+    The gradient is that of KL(image || masked) and of the entropies; from sampled tokens it is in the mean that of
+    KL(masked || image), and none for the entropies.
 
     Arguments and errors as of `papo.release`.
 
-    >>> [(read.view, read.against) for read in full().objective["perception"].reads]
+    >>> from vergence.objectives.grpo import grpo
+    >>> [(read.view, read.against) for read in full(grpo()).objective["perception"].reads]
     [('image', 'masked')]
     """
     kl = Read("image", "kl", against="masked", when="grad")
     image, masked = Read("image", "entropy", when="grad"), Read("masked", "entropy", when="grad")
-    base = grpo(mean=mean, clip_low=clip_low, clip_high=clip_high, dual=dual, beta=beta, kl_cap=10.0, eps=eps)
-    objective = add(
-        base.objective,
+    second = eta if entropies == "double" else 0.0
+    return composed(
+        base,
         term_of(itself, kl, name="perception", coefficient=-gamma, mean=MEANS[mean]),
         term_of(itself, image, name="entropy", coefficient=eta, mean=PER_TOKEN),
-        term_of(itself, masked, name="masked_entropy", coefficient=eta, mean=PER_TOKEN),
+        term_of(itself, masked, name="masked_entropy", coefficient=second, mean=PER_TOKEN),
+        views={"masked": erased(fraction, cell, grid, saliency)},
+        about=FULL,
     )
-    return assemble(FULL, base, objective, Erase(fraction, cell))

@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple
 
 import torch
 
-from vergence.types import BT, B
+from vergence.types import BT
 
 
 def ratio(logp_BT: BT, sampled_logp_BT: BT) -> BT:
@@ -20,7 +20,7 @@ def ratio(logp_BT: BT, sampled_logp_BT: BT) -> BT:
 
 
 def surrogate(
-    logp_BT: BT, sampled_logp_BT: BT, advantage_B: B, *, clip: tuple[float, float], dual: float | None = None
+    logp_BT: BT, sampled_logp_BT: BT, advantage_BT: BT, *, clip: tuple[float, float], dual: float | None = None
 ) -> BT:
     """Clipped policy-gradient surrogate: max(-A r, -A clip(r, 1 - low, 1 + high)); at most -A dual where A < 0.
 
@@ -30,7 +30,7 @@ def surrogate(
     Args:
         logp_BT: log-probabilities under the policy that is trained, nats; carries the gradient.
         sampled_logp_BT: log-probabilities under the policy that sampled, nats; constant.
-        advantage_B: one advantage per rollout; constant.
+        advantage_BT: advantages; constant.
         clip: (low, high), both >= 0.
         dual: the bound, > 1; None leaves it out.
 
@@ -38,17 +38,17 @@ def surrogate(
         One value per token, in units of the advantage.
 
     >>> logp_BT = torch.tensor([[1.0, 1.25, 4.0], [1.0, 1.25, 4.0]]).log()          # ratios 1, 1.25 and 4
-    >>> surrogate(logp_BT, torch.zeros(2, 3), torch.tensor([1.0, -1.0]), clip=(0.2, 0.2), dual=3.0)
+    >>> advantage_BT = torch.tensor([[1.0] * 3, [-1.0] * 3])
+    >>> surrogate(logp_BT, torch.zeros(2, 3), advantage_BT, clip=(0.2, 0.2), dual=3.0)
     tensor([[-1.0000, -1.2000, -1.2000],
             [ 1.0000,  1.2500,  3.0000]])
     """
     low, high = clip
     ratio_BT = ratio(logp_BT, sampled_logp_BT)
-    advantage_B1 = advantage_B[:, None]
-    value_BT = torch.maximum(-advantage_B1 * ratio_BT, -advantage_B1 * ratio_BT.clamp(1 - low, 1 + high))
+    value_BT = torch.maximum(-advantage_BT * ratio_BT, -advantage_BT * ratio_BT.clamp(1 - low, 1 + high))
     if dual is None:
         return value_BT
-    return torch.where(advantage_B1 < 0, torch.minimum(value_BT, -advantage_B1 * dual), value_BT)
+    return torch.where(advantage_BT < 0, torch.minimum(value_BT, -advantage_BT * dual), value_BT)
 
 
 class Clipped(NamedTuple):
@@ -58,22 +58,22 @@ class Clipped(NamedTuple):
     high_BT: BT
 
 
-def clip_fraction(logp_BT: BT, sampled_logp_BT: BT, advantage_B: B, *, clip: tuple[float, float]) -> Clipped:
+def clip_fraction(logp_BT: BT, sampled_logp_BT: BT, advantage_BT: BT, *, clip: tuple[float, float]) -> Clipped:
     """Which tokens are clipped: below (r < 1 - low, A < 0) and above (r > 1 + high, A > 0). Average by `PER_TOKEN`.
 
     The metrics `clip_ratio/low` and `clip_ratio/high` of TRL. Arguments as of `surrogate`; no gradient.
 
     >>> logp_BT = torch.tensor([[0.5, 1.0, 1.5], [0.5, 1.0, 1.5]]).log()
-    >>> low_BT, high_BT = clip_fraction(logp_BT, torch.zeros(2, 3), torch.tensor([1.0, -1.0]), clip=(0.2, 0.2))
+    >>> advantage_BT = torch.tensor([[1.0] * 3, [-1.0] * 3])
+    >>> low_BT, high_BT = clip_fraction(logp_BT, torch.zeros(2, 3), advantage_BT, clip=(0.2, 0.2))
     >>> low_BT.tolist(), high_BT.tolist()
     ([[0.0, 0.0, 0.0], [1.0, 0.0, 0.0]], [[0.0, 0.0, 1.0], [0.0, 0.0, 0.0]])
     """
     low, high = clip
     ratio_BT = ratio(logp_BT.detach(), sampled_logp_BT)
-    advantage_B1 = advantage_B[:, None]
     return Clipped(
-        low_BT=((ratio_BT < 1 - low) & (advantage_B1 < 0)).to(ratio_BT.dtype),
-        high_BT=((ratio_BT > 1 + high) & (advantage_B1 > 0)).to(ratio_BT.dtype),
+        low_BT=((ratio_BT < 1 - low) & (advantage_BT < 0)).to(ratio_BT.dtype),
+        high_BT=((ratio_BT > 1 + high) & (advantage_BT > 0)).to(ratio_BT.dtype),
     )
 
 

@@ -76,3 +76,16 @@ PER_SEQUENCE = Mean(share_of_row, rows)
 """1 / B * sum_i 1 / T_i * sum_t: every rollout counts the same, whatever its length (GRPO, arXiv:2402.03300)."""
 
 MEANS: dict[str, Mean] = {"token": PER_TOKEN, "sequence": PER_SEQUENCE}
+
+
+def per_budget(tokens_each: int) -> Mean:
+    """1 / (B * budget) * sum_i sum_t: no rollout's length enters a denominator (Dr. GRPO, arXiv:2503.20783).
+
+    Args:
+        tokens_each: the constant that every rollout is divided by, tokens: the longest response.
+
+    >>> mask_BT = torch.tensor([[True, True, True, False], [True, False, False, False]])
+    >>> per_budget(4).weigh(mask_BT).sum().item(), per_budget(4).total(mask_BT).item()
+    (4.0, 8.0)
+    """
+    return Mean(each_token, lambda mask_BT: tokens_each * rows(mask_BT))

@@ -4,11 +4,11 @@ import difflib
 from collections.abc import Callable
 
 from vergence.recipes.demo import demo
-from vergence.recipes.qwen_vl import qwen_vl_3b
+from vergence.recipes.qwen_vl import qwen_vl_3b, qwen_vl_7b
 from vergence.train.config import Config
 from vergence.types import UserError
 
-RECIPES: dict[str, Callable[[str], Config]] = {"demo": demo, "qwen-vl-3b": qwen_vl_3b}
+RECIPES: dict[str, Callable[[str], Config]] = {"demo": demo, "qwen-vl-3b": qwen_vl_3b, "qwen-vl-7b": qwen_vl_7b}
 
 
 def recipe(name: str, method: str = "papo") -> Config:
@@ -18,7 +18,8 @@ def recipe(name: str, method: str = "papo") -> Config:
     'seedling'
     >>> recipe("dem")
     Traceback (most recent call last):
-    vergence.types.UserError: there is no recipe 'dem'; did you mean 'demo'? There are: demo, qwen-vl-3b
+    vergence.types.UserError: there is no recipe 'dem'; did you mean 'demo'? There are: demo, qwen-vl-3b, \
+qwen-vl-7b
 
     Raises:
         UserError: there is no such recipe.

@@ -9,18 +9,9 @@ from typing import Any, NamedTuple
 
 import torch
 
-from vergence import objectives
 from vergence.evaluate.interval import Estimate, bootstrap, paired_difference
-from vergence.evaluate.suite import (
-    Record,
-    accuracy,
-    answer,
-    by_question,
-    by_world,
-    perception_errors,
-    tune_evaluation,
-    write_records,
-)
+from vergence.evaluate.suite import Record, accuracy, by_question, by_world, perception_errors, write_records
+from vergence.evaluate.tune import answering, tune_evaluation
 from vergence.models.policy import load
 from vergence.report.page import report
 from vergence.scenes.embedded import guess_accuracy
@@ -62,6 +53,8 @@ def before_after(
 ) -> Outcome:
     """Train, and evaluate before and after on the same held-out questions with the same noise.
 
+    Where the method trains captions, a reasoner answers from them (and from tentative answers), before and after.
+
     The run folder gains evaluation/before.jsonl, after.jsonl, after-blind.jsonl and report.html.
 
     Args:
@@ -74,15 +67,14 @@ def before_after(
     since = time.perf_counter()
     if config.scenes != "embedded":
         raise UserError(f"the demo is about embedded scenes, whose facts are known; got scenes={config.scenes!r}")
-    objectives.method(config.method, **config.options)  # bad input is told before anything else is
+    ask = answering(config)  # bad input is told before anything else is
     refuse_used(out)
     scenes = open_source(config.scenes, config.worlds).held_out("report", SCENES, seed=config.seed)
 
     def answers(name: str, model: str | Path, show: ViewSpec = ORIGINAL) -> list[Record]:
-        asked = {field: getattr(config, field) for field in ("seed", "temperature", "max_tokens", "wording")}
         policy = load(model, dtype=getattr(torch, config.dtype), device=config.device)
         with counting("answers") as told:
-            records = answer(policy, scenes, samples=SAMPLES, show=show, told=told, **asked)
+            records = ask(policy, scenes, samples=SAMPLES, show=show, told=told)
         write_records(out / "evaluation" / f"{name}.jsonl", records)
         return records
 

@@ -4,19 +4,31 @@ from vergence.train.config import Config
 
 OPTIONS = {
     "grpo": {"mean": "token", "clip_high": "0.28", "beta": "0"},
+    "dapo": {},
+    "drgrpo": {"clip_high": "0.28"},
     "papo": {"gamma": "0.02", "eta": "0.0", "beta": "0", "cell": "8"},
+    "cppo": {"beta": "0"},
+    "cappo": {"mean": "token", "clip_high": "0.28", "beta": "0"},
+    "racro": {"beta": "0"},
+    "vppo": {"entropy": "0.0", "beta": "0", "cell": "8"},
 }
-"""By base name: no reference KL, as the seedling starts far from where it should end. Cells of 8 pixels, its patch
-size: PAPO's 14 would nearly be one cell of the 3 x 3 grid."""
+"""By paper: no reference KL, as the seedling starts far from where it should end. Cells of 8 pixels, its patch size:
+PAPO's 14 would nearly be one cell of the 3 x 3 grid."""
+
+REWORDED = "1.8"
+"""How much weaker a disturbed question is than a masked image, on the seedling: `experiments/calibrate_reworded.py`."""
 
 
 def demo(method: str = "papo") -> Config:
     """The config of the demo."""
-    base = method.split("@")[0].split("-")[0]
+    entry, _, control = method.partition("+")
+    options = dict(OPTIONS.get(entry.split("@")[0].split("-")[0], {}))
+    if control == "reworded":
+        options["strength"] = REWORDED
     return Config(
         model="seedling",
         method=method,
-        options=dict(OPTIONS.get(base, {})),
+        options=options,
         steps=80,
         scenes_per_batch=32,
         siblings=8,

@@ -54,6 +54,25 @@ PLANS = (
     Plan("No answer", "share of responses", {"rewards/unparsed": "unparsed", "completions/clipped_ratio": "cut off"}),
 )
 
+OWN = (
+    Plan("Groups kept", "share of scenes drawn", {"sampling/kept": ""}),
+    Plan("Captions that leak", "share of captions", {"perception/caption_leak": ""}),
+    Plan("Gradient of what looks", "in units of the surrogate's", {"perception/gradient_ratio": ""}),
+)
+"""Figures of methods that have such a thing."""
+
+
+def plans(records: Sequence[Mapping[str, Any]]) -> list[Plan]:
+    """What to draw of these metrics: the same figures for every run, then what this method has of its own.
+
+    >>> [plan.title for plan in plans([{"step": 1, "perception/kept/kl": 0.1}])][len(PLANS):]
+    ['KL to the view kept']
+    """
+    measured = {metric for record in records for metric in record}
+    views = sorted(parts[1] for parts in (metric.split("/") for metric in measured) if parts[2:] == ["kl"])
+    of_views = [Plan(f"KL to the view {view}", "nats per token", {f"perception/{view}/kl": ""}) for view in views]
+    return [*PLANS, *of_views, *(plan for plan in OWN if measured >= plan.metrics.keys())]
+
 
 class Line(NamedTuple):
     """What the caption says of one series."""

@@ -11,7 +11,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from vergence.evaluate.interval import Estimate
-from vergence.report.figures import curves, interval
+from vergence.report.figures import curves, interval, plans
 from vergence.report.headline import Headline, headline
 from vergence.report.shown import Record, Shown, choose, ends, show
 from vergence.scenes.source import Source, open_source
@@ -39,7 +39,7 @@ def report(run: Path | str) -> Path:
     metrics = list(_lines(run, "metrics.jsonl"))
     first, last = ends(_lines(run, "rollouts.jsonl"))
     source = open_source(config.scenes, config.worlds)
-    drawn, absent = curves(metrics)
+    drawn, absent = curves(metrics, plans(metrics))
     html = _template().render(
         name=run.resolve().name,
         config=config,

@@ -5,8 +5,9 @@ from typing import Protocol, runtime_checkable
 
 from vergence import chance
 from vergence.models.policy import Reader
-from vergence.rewards.typed import verify
-from vergence.types import Asked, Prompt, RewardSpec, Rollout, Sampled, Scene
+from vergence.rewards.judge import Judge
+from vergence.rewards.overlong import overlong as penalty
+from vergence.types import Asked, Prompt, Rollout, Sampled, Scene, UserError
 
 
 @runtime_checkable
@@ -32,22 +33,38 @@ def roll_out(
     seed: tuple[int | str, ...],
     temperature: float,
     max_tokens: int,
-    reward: RewardSpec,
+    judge: Judge,
+    overlong: float = 0.0,
 ) -> list[Rollout]:
-    """`siblings` verified responses to each scene, scene by scene.
+    """`siblings` judged responses to each scene, scene by scene.
 
     Args:
         prompts: one for each scene.
         seed: with the scene's key and the sibling's number it makes the key of the rollout's noise.
+        judge: says what each response is worth.
+        overlong: the last share of `max_tokens` in which `rewards.overlong` takes from the reward; 0 is off.
+
+    Raises:
+        UserError: `overlong` is not a share.
+        ReasonerDown: the judge asks a reasoner that does not answer.
     """
+    if not 0.0 <= overlong <= 1.0:
+        raise UserError(f"overlong is a share of max_tokens and must lie in [0, 1], got {overlong}")
     keys = [chance.key(*seed, scene.key, sibling) for scene in scenes for sibling in range(siblings)]
     asked = [Asked(prompts[row // siblings], key) for row, key in enumerate(keys)]
     drawn = sampler(asked, temperature=temperature, max_tokens=max_tokens)
-    rollouts = []
-    for row, (key, sampled) in enumerate(zip(keys, drawn, strict=True)):
-        scene, text = scenes[row // siblings], reader.text(sampled.tokens)
-        verdict = verify(text, scene.gold, reward)
-        rollouts.append(
-            Rollout(scene=scene, sibling=row % siblings, key=key, sampled=sampled, text=text, verdict=verdict)
+    asked_of = [scenes[row // siblings] for row in range(len(keys))]
+    texts = [reader.text(sampled.tokens) for sampled in drawn]
+    verdicts = judge(asked_of, texts, keys)
+    if overlong:
+        buffer = max(1, round(overlong * max_tokens))
+        verdicts = [
+            verdict._replace(reward=verdict.reward + penalty(len(sampled.tokens), max_tokens, buffer))
+            for verdict, sampled in zip(verdicts, drawn, strict=True)
+        ]
+    return [
+        Rollout(scene=scene, sibling=row % siblings, key=key, sampled=sampled, text=text, verdict=verdict)
+        for row, (scene, key, sampled, text, verdict) in enumerate(
+            zip(asked_of, keys, drawn, texts, verdicts, strict=True)
         )
-    return rollouts
+    ]

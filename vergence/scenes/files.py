@@ -191,6 +191,7 @@ def _row(line: _Line) -> Row:
     question = line.text(name, question).replace("<image>\n", "").replace("<image>", "").strip()
     if not question:
         line.refuse(name, "empty; write the question")
+    caption = line.fields.get("caption")
     return Row(
         line=line.number,
         world=line.text("world", line.fields.get("world") or line.path.stem),
@@ -198,7 +199,7 @@ def _row(line: _Line) -> Row:
         question=question,
         gold=_gold(line),
         facts=_facts(line),
-        caption=line.text("caption", line.fields.get("caption") or ""),
+        caption="" if caption is None else line.text("caption", caption),
     )
 
 

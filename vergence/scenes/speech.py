@@ -90,6 +90,20 @@ def read_facts(text: str) -> list[Fact]:
     return [fact for found in _SENTENCE.finditer(text[:_MOST]) for fact in _facts(found)]
 
 
+def value_spans(text: str) -> list[tuple[int, int]]:
+    """Where a text states what is seen: (start, end) of each word of each fact's value, in characters.
+
+    >>> text = "top row: 3 8 1. red bar is 7"
+    >>> [text[start:end] for start, end in value_spans(text)]
+    ['3', '8', '1', '7']
+    """
+    spans = []
+    for found in _SENTENCE.finditer(text[:_MOST]):
+        start, end = next(found.span(name) for name in ("cells", "held", "value") if found[name] is not None)
+        spans += [(start + word.start(), start + word.end()) for word in re.finditer(r"[a-z0-9]+", text[start:end])]
+    return spans
+
+
 def _facts(found: re.Match[str]) -> Iterable[Fact]:
     if found["line"]:
         name, kind = found["line"].split()

@@ -8,14 +8,14 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Literal, Protocol, runtime_checkable
+from typing import Literal, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from vergence.scoring.divergence import entropy, kl, sampled_logp
-from vergence.types import BT, Batch, Prompt, Read, Stats
+from vergence.types import BT, Batch, Prompt, Read, Stats, View
 
 Logits = Callable[[Sequence[Prompt], Int[Tensor, "B T"], Bool[Tensor, "B T"]], Float[Tensor, "B T V"]]
 """A policy as the scorer sees it: prompts and response tokens -> the logits before each response token."""
@@ -34,17 +34,25 @@ class Scorer(Protocol):
         ...
 
 
+class Looked(NamedTuple):
+    """What one view says about the rollouts that its gate lets through."""
+
+    through_B: Bool[Tensor, " B"]
+    logp_BTV: Float[Tensor, "n T V"]
+    """Of those rollouts alone, in order."""
+
+
 class Naive:
-    """One forward pass per view and rollout.
+    """One forward pass per view and rollout; none for a rollout that the view's gate keeps out.
 
     Args:
         policies: "now" (the weights being trained) and, where a view needs it, "reference".
-        owner: whose weights each view looks with: view -> a key of `policies`.
+        views: whose weights each view looks with, and on which rollouts it is spent.
         temperature: the temperature of sampling, by which logits are divided.
     """
 
-    def __init__(self, policies: Mapping[str, Logits], owner: Mapping[str, str], *, temperature: float = 1.0) -> None:
-        self.policies, self.owner, self.temperature = policies, owner, temperature
+    def __init__(self, policies: Mapping[str, Logits], views: Mapping[str, View], *, temperature: float = 1.0) -> None:
+        self.policies, self.views, self.temperature = policies, views, temperature
 
     def open(
         self, batch: Batch, prompts: Prompts, reads: Sequence[Read]
@@ -59,28 +67,47 @@ class Naive:
             wanted[read.view].append(read)
             if read.against:
                 wanted[read.against].append(read)
-        logp: dict[tuple[str, bool], Tensor] = {}
+        looked: dict[tuple[str, bool], Looked] = {}
         for view, those in wanted.items():
             grad = any(read.when == "grad" for read in those)
             with torch.set_grad_enabled(grad and torch.is_grad_enabled()):
-                logp[view, True] = self._logp(batch, prompts[view], view)
-            logp[view, False] = logp[view, True].detach()
-        return Stats({read[:3]: self._read(read, batch, logp) for read in reads})
+                looked[view, True] = here = self._look(batch, prompts[view], view)
+            looked[view, False] = Looked(here.through_B, here.logp_BTV.detach())
+        return Stats({read[:3]: self._read(read, batch, looked) for read in reads})
 
-    def _logp(self, batch: Batch, prompts: Sequence[Prompt], view: str) -> Float[Tensor, "B T V"]:
-        logits = self.policies[self.owner[view]]
-        rows = [prompts[scene] for scene in batch.scene_B.tolist()]
-        return (logits(rows, batch.token_BT, batch.mask_BT).float() / self.temperature).log_softmax(-1)
+    def _look(self, batch: Batch, prompts: Sequence[Prompt], view: str) -> Looked:
+        gate = self.views[view].gate
+        through_B = torch.ones_like(batch.key_B, dtype=torch.bool) if gate is None else gate(batch.advantage_B)
+        if not through_B.any():
+            return Looked(through_B, torch.empty(0, batch.mask_BT.shape[1], 1, device=batch.mask_BT.device))
+        some = batch if through_B.all() else batch.rows(through_B)
+        logits = self.policies[self.views[view].policy]
+        rows = [prompts[scene] for scene in some.scene_B.tolist()]
+        return Looked(through_B, (logits(rows, some.token_BT, some.mask_BT).float() / self.temperature).log_softmax(-1))
 
-    def _read(self, read: Read, batch: Batch, logp: Mapping[tuple[str, bool], Tensor]) -> BT:
-        here_BTV = logp[read.view, read.when == "grad"]
+    def _read(self, read: Read, batch: Batch, looked: Mapping[tuple[str, bool], Looked]) -> BT:
+        grad = read.when == "grad"
+        here = looked[read.view, grad]
+        there = looked[read.against, grad] if read.against else here
+        both_B = here.through_B & there.through_B
+        value_BT = torch.zeros(batch.mask_BT.shape, device=batch.mask_BT.device)
+        if not both_B.any():
+            return value_BT
+        here_BTV = _of(here, both_B)
         if read.quantity == "logp":
-            value_BT = sampled_logp(here_BTV, batch.token_BT)
+            found_BT = sampled_logp(here_BTV, batch.token_BT[both_B])
         elif read.quantity == "entropy":
-            value_BT = entropy(here_BTV)
+            found_BT = entropy(here_BTV)
         else:
-            value_BT = kl(here_BTV, logp[read.against, read.when == "grad"])
-        return value_BT.where(batch.mask_BT, 0.0)
+            found_BT = kl(here_BTV, _of(there, both_B))
+        found_BT = found_BT.where(batch.mask_BT[both_B], 0.0)
+        return found_BT if both_B.all() else value_BT.to(found_BT.dtype).index_put((both_B.nonzero()[:, 0],), found_BT)
+
+
+def _of(looked: Looked, rows_B: Bool[Tensor, " B"]) -> Float[Tensor, "n T V"]:
+    """The distributions of these rows, all of which the gate let through."""
+    inside = rows_B[looked.through_B]
+    return looked.logp_BTV if inside.all() else looked.logp_BTV[inside]
 
 
 def reads_when(reads: Sequence[Read], *whens: Literal["frozen", "live", "grad"]) -> list[Read]:

@@ -6,6 +6,8 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
+from vergence.types import B
+
 
 @runtime_checkable
 class Backend(Protocol):
@@ -13,6 +15,10 @@ class Backend(Protocol):
 
     def sum(self, totals: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Each number added over processes."""
+        ...
+
+    def gather(self, value_B: B) -> B:
+        """A number per rollout, of the rollouts of every process."""
         ...
 
     def clip(self, weights: Iterable[Tensor], norm: float) -> float:
@@ -26,6 +32,10 @@ class OneProcess:
     def sum(self, totals: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The numbers themselves."""
         return dict(totals)
+
+    def gather(self, value_B: B) -> B:
+        """The numbers themselves."""
+        return value_B
 
     def clip(self, weights: Iterable[Tensor], norm: float) -> float:
         """See `Backend`."""

@@ -29,13 +29,23 @@ class Pending(NamedTuple):
 
     batch: Batch
     frozen: Stats
+    scenes: tuple[str, ...]
+    """The keys of its scenes."""
 
 
-class Restored(NamedTuple):
+class Standing(NamedTuple):
     """Where a run stands."""
 
     step: int
+    """Optimizer steps taken."""
+    position: int
+    """Scenes taken from the source."""
     pending: Pending | None
+
+    def after_a_step(self, steps_per_batch: int) -> Standing:
+        """One step further; a batch that has had all its steps is put away."""
+        done = (self.step + 1) % steps_per_batch == 0
+        return Standing(self.step + 1, self.position, None if done else self.pending)
 
 
 def name_of(step: int) -> str:
@@ -47,13 +57,15 @@ def name_of(step: int) -> str:
     return f"step-{step:06d}"
 
 
-def save(folder: Path, parts: Parts, step: int, pending: Pending | None) -> Path:
-    """Write the checkpoint of a step.
+def save(folder: Path, parts: Parts, stands: Standing) -> Path:
+    """Write the checkpoint of where a run stands.
 
     Raises:
         UserError: there is no space; what was there before is untouched.
     """
-    final, partial = folder / name_of(step), folder / f".partial-{name_of(step)}"
+    name, pending = name_of(stands.step), stands.pending
+    final, partial = folder / name, folder / f".partial-{name}"
+    state = {"step": stands.step, "position": stands.position, "scenes": pending.scenes if pending else ()}
     try:
         with telling_of_space(folder):
             shutil.rmtree(partial, ignore_errors=True)
@@ -63,7 +75,7 @@ def save(folder: Path, parts: Parts, step: int, pending: Pending | None) -> Path
             if pending is not None:
                 save_file(_pending_tensors(pending), partial / "trainer" / "pending.safetensors")
             (partial / "trainer" / "config.yaml").write_text(to_yaml(parts.config))
-            (partial / "trainer" / "state.json").write_text(json.dumps({"step": step}) + "\n")
+            (partial / "trainer" / "state.json").write_text(json.dumps(state) + "\n")
             shutil.rmtree(final, ignore_errors=True)
             os.replace(partial, final)
     except BaseException:
@@ -72,13 +84,19 @@ def save(folder: Path, parts: Parts, step: int, pending: Pending | None) -> Path
     return final
 
 
+def save_unless_there(folder: Path, parts: Parts, stands: Standing) -> None:
+    """Write the checkpoint of where a run stands, if it has got anywhere and has none."""
+    if stands.step and not (folder / name_of(stands.step)).exists():
+        save(folder, parts, stands)
+
+
 def latest(folder: Path) -> Path | None:
     """The checkpoint of the highest step; None if there is none."""
     whole = [path for path in folder.glob("step-*") if (path / "trainer" / "state.json").is_file()]
     return max(whole, key=lambda path: path.name, default=None)
 
 
-def restore(path: Path, policy: Policy, optimizer: torch.optim.Optimizer) -> Restored:
+def restore(path: Path, policy: Policy, optimizer: torch.optim.Optimizer) -> Standing:
     """Put a checkpoint's weights and optimizer state in place.
 
     Raises:
@@ -98,7 +116,8 @@ def restore(path: Path, policy: Policy, optimizer: torch.optim.Optimizer) -> Res
         _restore_optimizer(optimizer, load_file(path / "trainer" / "optimizer.safetensors"))
         pending_file = path / "trainer" / "pending.safetensors"
         device = str(policy.device)
-        pending = _pending(load_file(pending_file, device=device)) if pending_file.exists() else None
+        keys = tuple(state["scenes"])
+        pending = _pending(load_file(pending_file, device=device), keys) if pending_file.exists() else None
     except (OSError, RuntimeError, KeyError, ValueError, SafetensorError) as error:
         if isinstance(error, UserError):
             raise
@@ -106,7 +125,7 @@ def restore(path: Path, policy: Policy, optimizer: torch.optim.Optimizer) -> Res
             f"cannot resume from {path}: {str(error).splitlines()[0]}. Delete that checkpoint to resume from the one "
             f"before it"
         ) from error
-    return Restored(state["step"], pending)
+    return Standing(state["step"], state["position"], pending)
 
 
 def _as_the_model_names_them(weights: dict[str, Tensor], policy: Policy) -> dict[str, Tensor]:
@@ -138,11 +157,11 @@ def _pending_tensors(pending: Pending) -> dict[str, Tensor]:
     return {name: tensor.contiguous().cpu() for name, tensor in {**batch, **frozen}.items()}
 
 
-def _pending(tensors: dict[str, Tensor]) -> Pending:
+def _pending(tensors: dict[str, Tensor], scenes: tuple[str, ...]) -> Pending:
     batch = {name.removeprefix("batch."): value for name, value in tensors.items() if name.startswith("batch.")}
     frozen = {}
     for name, value in tensors.items():
         if name.startswith("frozen."):
             view, quantity, against = name.removeprefix("frozen.").split("|")
             frozen[view, quantity, against or None] = value
-    return Pending(Batch(**batch), Stats(frozen))
+    return Pending(Batch(**batch), Stats(frozen), scenes)

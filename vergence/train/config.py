@@ -41,6 +41,16 @@ class Config:
     """How a question is put: "short" for the seedling, "think" (PAPO's prompt) for instruction-tuned models."""
     scenes_per_batch: int = 24
     """S: scenes that are asked between two rounds of updates."""
+    captions: str = "scene"
+    """For methods that read a caption: "scene" (its own: of the facts, or the data's column `caption`), "initial" (the
+    policy that training starts from writes them), or the url of an OpenAI-compatible server."""
+    reasoner: str = "weak"
+    """For RACRO: who answers from captions: "weak" or "strong" (tiny, in the package), a folder with a causal LM, or
+    the url of an OpenAI-compatible server."""
+    reasoner_tokens: int = 64
+    """Longest answer of the reasoner, tokens."""
+    server_model: str = ""
+    """The model that a server is asked for. Empty: the one it has. Keys come from the environment alone."""
     siblings: int = 8
     """G: responses to each scene, compared with each other."""
     temperature: float = 1.0
@@ -94,6 +104,7 @@ class Config:
             "steps",
             "scenes_per_batch",
             "max_tokens",
+            "reasoner_tokens",
             "parts",
             "passes",
             "micro_batch",

@@ -9,34 +9,23 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 import torch
 
-from vergence import chance
 from vergence.models.policy import Policy
-from vergence.objectives.terms import CAPPED
+from vergence.rewards.reasoner import ReasonerDown
 from vergence.rollout.collate import collate
-from vergence.rollout.render import render
-from vergence.rollout.sampler import roll_out
 from vergence.scoring.naive import Prompts
 from vergence.train import checkpoint
-from vergence.train.checkpoint import Pending
+from vergence.train.ask import ask, leak_rate, render_views
+from vergence.train.checkpoint import Pending, Standing
 from vergence.train.config import Config
 from vergence.train.parts import Parts, assemble
 from vergence.train.run import RunFolder, rollout_records
-from vergence.train.step import accumulate, freeze, measure, token_mean
-from vergence.types import Batch, Erase, Metrics, Prompt, Read, Rollout, Scene, UserError, View, with_advantage
-
-WATCHED = View(Erase())
-"""The masked view whose KL is logged for every method alike, trained on or not."""
-_WATCHED_READS = (
-    Read("image", "kl", "watched"),
-    Read("image", "logp"),
-    Read("watched", "logp"),
-    Read("watched", "entropy"),
-)
+from vergence.train.step import accumulate, freeze, reshaped
+from vergence.train.watch import drift, gradient_ratio, watched, watching
+from vergence.types import Metrics, Rollout, UserError, with_advantage
 
 Evaluate = Callable[[Policy], Mapping[str, float]]
 Watch = Callable[[int, Metrics, float], None]
@@ -76,84 +65,78 @@ def train(
 
     Raises:
         UserError: the config asks for something that does not exist, or for evaluation without an `evaluate`; or `out`
-            cannot be used.
+            cannot be used; or scenes or a reasoner are not to be had (what was finished is kept).
     """
     if config.eval_every and evaluate is None:
         raise UserError(f"eval_every is {config.eval_every}, but nothing was given as `evaluate`; give it, or set 0")
-    parts = assemble(config)
+    parts = assemble(config, Path(out))
     run = RunFolder.resume(Path(out), config) if resume else RunFolder.start(Path(out), config)
     saved = checkpoint.latest(run.checkpoints)
-    step, pending = checkpoint.restore(saved, parts.policy, parts.optimizer) if saved else (0, None)
-    run.forget_after(step)
+    stands = checkpoint.restore(saved, parts.policy, parts.optimizer) if saved else Standing(0, 0, None)
+    run.forget_after(stands.step)
     end, prompts = min(config.steps, until or config.steps), None
 
     with finishing_on_interrupt() as interrupted:
-        while step < end:
-            clock, metrics, round_ = Clock(), {"step": step + 1}, step // config.steps_per_batch
-            if prompts is None:
-                scenes = parts.source.train(round_ * config.scenes_per_batch, config.scenes_per_batch, seed=config.seed)
-                prompts = render_views(parts, scenes, round_)
-            if pending is None:
-                pending, rollouts = ask(parts, scenes, prompts, round_, clock)
-                metrics |= describe(rollouts, config.siblings) | watched(parts, pending.batch, prompts, round_)
-                run.append("rollouts.jsonl", rollout_records(step + 1, rollouts, pending.batch.advantage_B))
-                clock.lap("score_s")
-            metrics |= update(parts, pending, prompts, step)
+        while stands.step < end:
+            clock, metrics = Clock(), {"step": stands.step + 1}
+            if stands.pending is None or prompts is None:
+                try:
+                    stands, prompts, seen = take_round(parts, run, stands, clock)
+                except ReasonerDown:
+                    checkpoint.save_unless_there(run.checkpoints, parts, stands)
+                    raise
+                metrics |= seen
+            metrics |= update(parts, stands.pending, prompts, stands.step)
             clock.lap("update_s")
-            step += 1
-            if step % config.steps_per_batch == 0:
-                pending = prompts = None
-            if evaluate and is_due(step, config.eval_every, config):
+            stands = stands.after_a_step(config.steps_per_batch)
+            if evaluate and is_due(stands.step, config.eval_every, config):
                 metrics |= {f"eval/{name}": value for name, value in evaluate(parts.policy).items()}
                 clock.lap("eval_s")
             run.append("metrics.jsonl", [metrics])
-            stopping = step == end or interrupted()
-            if stopping or is_due(step, config.save_every, config):
-                saved = checkpoint.save(run.checkpoints, parts, step, pending)
+            stopping = stands.step == end or interrupted()
+            if stopping or is_due(stands.step, config.save_every, config):
+                saved = checkpoint.save(run.checkpoints, parts, stands)
                 clock.lap("save_s")
-            run.append("timings.jsonl", [{"step": step, **clock.laps}])
-            watch(step, metrics, sum(clock.laps.values()))
+            run.append("timings.jsonl", [{"step": stands.step, **clock.laps}])
+            watch(stands.step, metrics, sum(clock.laps.values()))
             if stopping:
                 break
     assert saved is not None  # a step was taken and saved now, or a checkpoint resumed from
     return saved
 
 
-def render_views(parts: Parts, scenes: Sequence[Scene], round_: int) -> Prompts:
-    """view -> the prompt of each scene. A view's chance is drawn once per scene and round, and siblings share it."""
-    config = parts.config
-    views = {**parts.method.views, **({"watched": WATCHED} if is_watched(config, round_) else {})}
+def take_round(parts: Parts, run: RunFolder, stands: Standing, clock: Clock) -> tuple[Standing, Prompts, Metrics]:
+    """The batch to train on, its scenes under every view, and what there is to say of them.
 
-    def prompt(scene: Scene, view: View) -> Prompt:
-        # keyed by the kind of view, so that the same view under another name has the same pixels
-        key = chance.key(config.seed, "view", type(view.show).__name__, round_, scene.key)
-        return render(parts.policy.reader, scene, view.show, key, ask=parts.method.ask, wording=config.wording)
-
-    return {name: [prompt(scene, view) for scene in scenes] for name, view in views.items()}
-
-
-def ask(
-    parts: Parts, scenes: Sequence[Scene], prompts: Prompts, round_: int, clock: Clock
-) -> tuple[Pending, list[Rollout]]:
-    """The rollouts of a round; as a batch with the method's advantages, and what the method needs frozen."""
-    config = parts.config
-    rollouts = roll_out(
-        parts.sampler,
-        parts.policy.reader,
-        scenes,
-        prompts[parts.method.sample_view],
-        siblings=config.siblings,
-        seed=(config.seed, "rollout", round_),
-        temperature=config.temperature,
-        max_tokens=config.max_tokens,
-        reward=parts.method.reward,
-    )
+    A round that was under way when the run stopped is shown again; otherwise a new one is asked.
+    """
+    round_ = stands.step // parts.config.steps_per_batch
+    if stands.pending is not None:
+        scenes = parts.captioner([parts.source.scene(key) for key in stands.pending.scenes])
+        return stands, render_views(parts, scenes, round_, {}), {}
+    asked = ask(parts, round_, stands.position)
     clock.lap("ask_s")
+    scenes = parts.captioner([rollout.scene for rollout in asked.rollouts[:: parts.config.siblings]])
+    prompts = render_views(parts, scenes, round_, watching(parts.config, round_))
+    pending = freeze_round(parts, asked.rollouts, prompts)
+    metrics = asked.metrics | leak_rate(parts, asked.rollouts, scenes) | drift(parts.method, pending.batch)
+    if "watched" in prompts:
+        metrics |= watched(parts, pending.batch, pending.frozen, prompts)
+        metrics |= gradient_ratio(parts, pending.batch, pending.frozen, prompts)
+    run.append("rollouts.jsonl", rollout_records(stands.step + 1, asked.rollouts, pending.batch.advantage_B))
+    clock.lap("score_s")
+    return Standing(stands.step, asked.position, pending), prompts, metrics
+
+
+def freeze_round(parts: Parts, rollouts: Sequence[Rollout], prompts: Prompts) -> Pending:
+    """The rollouts as a batch with the method's advantages, and what it needs to know at the weights that sampled."""
+    config, method = parts.config, parts.method
     reward_SG = torch.tensor([rollout.verdict.reward for rollout in rollouts]).view(-1, config.siblings)
-    advantage_B = parts.method.credit(reward_SG).flatten()
+    advantage_B = method.credit(reward_SG).flatten()
     batch = with_advantage(collate(rollouts, config.siblings), advantage_B).to(parts.policy.device)
-    frozen = freeze(parts.method, batch, parts.scorer, prompts, micro_batch=config.micro_batch)
-    return Pending(batch, frozen), rollouts
+    frozen = freeze(method, batch, parts.scorer, prompts, micro_batch=config.micro_batch)
+    keys = tuple(rollout.scene.key for rollout in rollouts[:: config.siblings])
+    return Pending(reshaped(method, batch, frozen, parts.backend), frozen, keys)
 
 
 def update(parts: Parts, pending: Pending, prompts: Prompts, step: int) -> Metrics:
@@ -161,19 +144,15 @@ def update(parts: Parts, pending: Pending, prompts: Prompts, step: int) -> Metri
     config, model = parts.config, parts.policy.model
     size = len(pending.batch.key_B) // config.parts
     first = step % config.steps_per_batch % config.parts * size
-    rows = slice(first, first + size)
+    batch, frozen = (held.rows(slice(first, first + size)) for held in (pending.batch, pending.frozen))
+    if parts.method.fresh and step % config.steps_per_batch:
+        frozen = freeze(parts.method, batch, parts.scorer, prompts, micro_batch=config.micro_batch)
     for group in parts.optimizer.param_groups:
         group["lr"] = learning_rate(config, step)
     model.train()
     parts.optimizer.zero_grad(set_to_none=True)
     metrics = accumulate(
-        parts.method,
-        pending.batch.rows(rows),
-        pending.frozen.rows(rows),
-        parts.scorer,
-        prompts,
-        backend=parts.backend,
-        micro_batch=config.micro_batch,
+        parts.method, batch, frozen, parts.scorer, prompts, backend=parts.backend, micro_batch=config.micro_batch
     )
     metrics["grad_norm"] = parts.backend.clip(model.parameters(), config.clip_norm)
     metrics["learning_rate"] = parts.optimizer.param_groups[0]["lr"]
@@ -193,23 +172,6 @@ def learning_rate(config: Config, step: int) -> float:
     return config.lr * warm * left
 
 
-def describe(rollouts: Sequence[Rollout], siblings: int) -> Metrics:
-    """What a round of rollouts was like; names as TRL has them."""
-    rewards = torch.tensor([rollout.verdict.reward for rollout in rollouts]).view(-1, siblings)
-    tokens = sum(len(rollout.sampled.tokens) for rollout in rollouts)
-    return {
-        "reward": rewards.mean().item(),
-        "reward_std": rewards.std(-1).mean().item(),
-        "frac_reward_zero_std": (rewards.amax(-1) == rewards.amin(-1)).float().mean().item(),
-        "rewards/accuracy": fmean(rollout.verdict.accuracy for rollout in rollouts),
-        "rewards/format": fmean(rollout.verdict.format for rollout in rollouts),
-        "rewards/unparsed": fmean(rollout.verdict.status == "unparsed" for rollout in rollouts),
-        "entropy": sum(sum(rollout.sampled.entropy) for rollout in rollouts) / tokens,
-        "completions/mean_length": tokens / len(rollouts),
-        "completions/clipped_ratio": fmean(rollout.sampled.finish == "length" for rollout in rollouts),
-    }
-
-
 def is_due(step: int, every: int, config: Config) -> bool:
     """Whether something that happens every so many steps, and at the last, happens after this one; 0 is never.
 
@@ -217,28 +179,6 @@ def is_due(step: int, every: int, config: Config) -> bool:
     [2, 4, 5]
     """
     return every > 0 and (step % every == 0 or step == config.steps)
-
-
-def is_watched(config: Config, round_: int) -> bool:
-    """Whether the KL to the masked view is measured in this round.
-
-    >>> [is_watched(Config(watch_every=2), round_) for round_ in range(3)]
-    [True, False, True]
-    """
-    return config.watch_every > 0 and round_ % config.watch_every == 0
-
-
-def watched(parts: Parts, batch: Batch, prompts: Prompts, round_: int) -> Metrics:
-    """How much the responses depend on the image: means over tokens against a 60 % masked view, nats."""
-    if not is_watched(parts.config, round_):
-        return {}
-    stats = measure(batch, parts.scorer, prompts, _WATCHED_READS, micro_batch=parts.config.micro_batch)
-    k3_BT = CAPPED["k3"](stats.logp("image"), stats.logp("watched"))
-    return {
-        "perception/kl_masked": token_mean(stats.kl("image", "watched"), batch),
-        "perception/k3_masked": token_mean(k3_BT, batch),
-        "perception/entropy_masked": token_mean(stats.entropy("watched"), batch),
-    }
 
 
 @contextmanager

@@ -1,18 +1,26 @@
 """What a run is made of, before anything is written."""
 
+from collections.abc import Callable
+from functools import cache, partial
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
 
 from vergence import objectives
 from vergence.models.policy import Policy, load
+from vergence.models.saliency import load_saliency
+from vergence.rewards.judge import Judge, by_reasoner, by_verifier
+from vergence.rollout.captions import Captioner, open_captions
 from vergence.rollout.generate import Generate
+from vergence.rollout.reason import load_reasoner
 from vergence.rollout.sampler import Sampler
 from vergence.scenes.source import Source, open_source
 from vergence.scoring.naive import Naive, Scorer
 from vergence.train.backend import Backend, OneProcess
 from vergence.train.config import Config
-from vergence.types import Method
+from vergence.types import Caption, Erase, Method, Salient, Swap, View
+from vergence.views.salient import Saliency
 
 
 class Parts(NamedTuple):
@@ -23,13 +31,24 @@ class Parts(NamedTuple):
     source: Source
     policy: Policy
     sampler: Sampler
+    judge: Judge
+    captioner: Captioner
+    """Writes captions into scenes, where a view needs them."""
+    saliency: Saliency | None
     scorer: Scorer
     backend: Backend
     optimizer: torch.optim.Optimizer
 
 
-def assemble(config: Config) -> Parts:
+WATCHED = View(Erase())
+"""The masked view whose KL is logged for every method alike, trained on or not."""
+
+
+def assemble(config: Config, run: Path) -> Parts:
     """Everything a run is made of. Nothing is written yet.
+
+    Args:
+        run: the run's folder, where answers of servers will be kept.
 
     Raises:
         UserError: the config asks for something that does not exist.
@@ -39,18 +58,73 @@ def assemble(config: Config) -> Parts:
     policy = load(config.model, dtype=getattr(torch, config.dtype), device=config.device)
     weights = [weight for weight in policy.model.parameters() if weight.requires_grad]
     optimizer = torch.optim.AdamW(weights, lr=config.lr, betas=config.betas, weight_decay=config.weight_decay)
-    scorer = make_scorer(config, method, policy)
+    initial = cache(partial(_initial, config))
     return Parts(
-        config, method, source, policy, Generate(policy, at_once=config.sample_batch), scorer, OneProcess(), optimizer
+        config,
+        method,
+        source,
+        policy,
+        Generate(policy, at_once=config.sample_batch),
+        _judge(config, method, run),
+        _captioner(config, method, initial, run),
+        _saliency(config, method),
+        _scorer(config, method, policy, initial),
+        OneProcess(),
+        optimizer,
     )
 
 
-def make_scorer(config: Config, method: Method, policy: Policy) -> Scorer:
-    """The scorer of all views of a method; the reference weights are loaded only if a view looks with them."""
-    owner = {name: view.policy for name, view in method.views.items()} | {"watched": "now"}
+def _initial(config: Config) -> Policy:
+    """The weights that training starts from, frozen: loaded once, and only where something looks with them."""
+    policy = load(config.model, dtype=getattr(torch, config.dtype), device=config.device)
+    policy.model.requires_grad_(False)
+    return policy
+
+
+def _scorer(config: Config, method: Method, policy: Policy, initial: Callable[[], Policy]) -> Scorer:
     policies = {"now": policy.logits}
-    if "reference" in owner.values():
-        reference = load(config.model, dtype=getattr(torch, config.dtype), device=config.device)
-        reference.model.requires_grad_(False)
-        policies["reference"] = reference.logits
-    return Naive(policies, owner, temperature=config.temperature)
+    if any(view.policy == "reference" for view in method.views.values()):
+        policies["reference"] = initial().logits
+    return Naive(policies, {**method.views, "watched": WATCHED}, temperature=config.temperature)
+
+
+def _judge(config: Config, method: Method, run: Path) -> Judge:
+    if method.reward.judge == "verifier":
+        return by_verifier(method.reward)
+    reasoner = load_reasoner(
+        config.reasoner, model=config.server_model, device=config.device, cache=run / "servers" / "reasoner"
+    )
+    return by_reasoner(reasoner, method.reward, wording=config.wording, max_tokens=config.reasoner_tokens)
+
+
+def _captioner(config: Config, method: Method, initial: Callable[[], Policy], run: Path) -> Captioner:
+    if not any(map(shows_captions, method.views.values())):
+        return list
+    frozen = initial() if config.captions == "initial" else None
+    return open_captions(
+        config.captions,
+        sampler=Generate(frozen, at_once=config.sample_batch) if frozen else None,
+        reader=frozen.reader if frozen else None,
+        seed=config.seed,
+        max_tokens=config.max_tokens,
+        wording=config.wording,
+        model=config.server_model,
+        cache=run / "servers" / "captions",
+    )
+
+
+def _saliency(config: Config, method: Method) -> Saliency | None:
+    encoders = {view.show.encoder for view in method.views.values() if isinstance(view.show, Salient)}
+    if not encoders:
+        return None
+    (encoder,) = encoders  # a method has one masked view
+    return load_saliency(encoder, config.device)
+
+
+def shows_captions(view: View) -> bool:
+    """Whether a view needs its scene's caption.
+
+    >>> shows_captions(View(Caption())), shows_captions(WATCHED)
+    (True, False)
+    """
+    return isinstance(view.show, Caption) or (isinstance(view.show, Swap) and isinstance(view.show.of, Caption))

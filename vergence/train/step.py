@@ -1,20 +1,27 @@
 """One optimizer step's gradient: totals, then micro-batches, each term divided once."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import torch
 
-from vergence.objectives.objective import reads_of, reduce
-from vergence.objectives.weighting import PER_TOKEN
+from vergence.objectives.objective import reads_of, reads_of_method, reduce
 from vergence.scoring.naive import Prompts, Scorer, reads_when
 from vergence.train.backend import Backend
-from vergence.types import BT, Batch, Method, Read, Stats
+from vergence.types import Batch, Method, Read, Stats
 
 
 def freeze(method: Method, batch: Batch, scorer: Scorer, prompts: Prompts, *, micro_batch: int) -> Stats:
     """What the method needs to know under the weights that sampled; no gradient."""
-    reads = reads_when(reads_of(method.objective), "frozen")
+    reads = reads_when(reads_of_method(method), "frozen")
     return measure(batch, scorer, prompts, reads, micro_batch=micro_batch)
+
+
+def reshaped(method: Method, batch: Batch, frozen: Stats, backend: Backend) -> Batch:
+    """The batch with the advantages that the surrogate is to see."""
+    if method.reshape is None:
+        return batch
+    return replace(batch, advantage_BT=method.reshape.advantage(batch, frozen, backend.gather))
 
 
 @torch.no_grad()
@@ -73,9 +80,3 @@ def cuts(number: int, at_once: int) -> Iterator[slice]:
     [slice(0, 2, None), slice(2, 4, None), slice(4, 5, None)]
     """
     return (slice(start, min(start + at_once, number)) for start in range(0, number, at_once))
-
-
-def token_mean(value_BT: BT, batch: Batch) -> float:
-    """The mean of a statistic over the response tokens, for the log."""
-    weights, totals = {"mean": PER_TOKEN.weigh(batch.mask_BT)}, {"mean": PER_TOKEN.total(batch.mask_BT)}
-    return float(reduce({"mean": value_BT}, weights, totals))

@@ -1,0 +1,258 @@
+"""`vergence eval` and `vergence answer` with a reasoner behind: a folder, or a server that follows a script."""
+
+import json
+import re
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from vergence.cli import main
+from vergence.models import reasoner as reasoners
+from vergence.models.policy import load
+from vergence.scenes.source import open_source
+
+
+def called(capsys, *arguments: object) -> tuple[int, str, str]:
+    status = 0
+    try:
+        main(list(map(str, arguments)))
+    except SystemExit as end:
+        status = end.code if isinstance(end.code, int) else 1
+    out, error = capsys.readouterr()
+    return status, out, error
+
+
+class Handler(BaseHTTPRequestHandler):
+    def log_message(self, *_):
+        pass
+
+    def do_GET(self):
+        self.say(200, {"data": [{"id": "its-only"}]})
+
+    def do_POST(self):
+        wanted = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        self.server.seen.append(wanted)
+        text = self.server.answer(wanted["messages"][0]["content"])
+        if text is None:
+            self.say(400, {"error": {"message": "no more"}})
+        else:
+            self.say(200, {"choices": [{"message": {"content": text}}]})
+
+    def say(self, status: int, found: object) -> None:
+        self.send_response(status)
+        self.end_headers()
+        self.wfile.write(json.dumps(found).encode())
+
+
+@contextmanager
+def serving(answer: Callable[[str], str | None]) -> Iterator[ThreadingHTTPServer]:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.answer, server.seen = answer, []
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    try:
+        yield server
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+def url(server: ThreadingHTTPServer) -> str:
+    return f"http://127.0.0.1:{server.server_port}"
+
+
+@pytest.fixture(autouse=True)
+def no_proxy(monkeypatch):
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+
+
+@pytest.fixture(scope="module")
+def picture(tmp_path_factory) -> tuple[Path, str]:
+    """A picture file, and a question about it."""
+    (scene,) = open_source("embedded", ["bars"]).held_out("tune", 1, seed=0)
+    path = tmp_path_factory.mktemp("pictures") / "bars.png"
+    scene.images[0].save(path)
+    return path, scene.question
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """A reasoner with random weights."""
+    path = tmp_path_factory.mktemp("reasoners") / "random"
+    tokenizer = reasoners.build_tokenizer(["Picture: red bar: 7. What is the red bar? Answer.", "0123456789"])
+    reasoners.save(reasoners.build(tokenizer, reasoners.SIZES["weak"], seed=0), tokenizer, path)
+    return path
+
+
+# ------------------------------------------------------------------------------------------------- answer
+
+
+def test_answer_prints_caption_tentative_answer_reasoning_and_answer(capsys, picture):
+    path, question = picture
+    with serving(lambda text: "It is \x1b[31mseven.\n\\boxed{7}") as server:
+        given = ("--image", path, "--question", question, "--extractor", "seedling", "--reasoner", url(server))
+        status, out, _ = called(capsys, "answer", *given)
+        assert status == 0
+        lines = out.splitlines()
+        assert [line.split(":")[0] for line in lines if ": " in line][:3] == ["caption", "tentative answer", "reasoner"]
+        assert "reasoner: It is  [31mseven." in lines  # what would steer a terminal is taken out
+        assert lines[-1] == "answer: 7"
+        _, out, _ = called(capsys, "answer", *given, "--json")
+        answered = json.loads(out)
+    assert answered.keys() == {"caption", "tentative", "response", "extracted"}
+    assert answered["extracted"] == "7"
+    (first, second) = server.seen
+    assert first == second  # the likeliest texts are the same each time
+    assert first["model"] == "its-only"
+    assert first["temperature"] == 0.0
+    assert answered["caption"].strip()[:20] in first["messages"][0]["content"]
+    assert question in first["messages"][0]["content"]
+
+
+def test_answer_takes_several_images_and_a_named_model(capsys, picture):
+    path, question = picture
+    with serving(lambda text: "nothing in a box") as server:
+        given = ("--image", path, "--image", path, "--question", question, "--reasoner", url(server))
+        status, out, _ = called(capsys, "answer", *given, "--reasoner-model", "m", "--max-tokens", 9, "--seed", 3)
+    assert status == 0
+    assert out.splitlines()[-1] == "answer: none was found"
+    assert server.seen[0]["model"] == "m"
+    assert server.seen[0]["max_tokens"] == 9
+
+
+def test_answer_with_a_reasoner_in_a_folder(capsys, picture, folder):
+    path, question = picture
+    given = ("--image", path, "--question", question, "--reasoner", folder, "--max-tokens", 6, "--json")
+    status, out, _ = called(capsys, "answer", *given)
+    assert status == 0
+    assert json.loads(out)["caption"]
+    assert called(capsys, "answer", *given)[1] == out
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"--image": "nowhere.png"}, "there is no file nowhere.png"),
+        ({"--image": "."}, "there is no file ."),
+        ({"--image": "text.png"}, "text.png cannot be decoded"),
+        ({"--image": "cut.png"}, "cut.png cannot be decoded"),
+        ({"--question": "What is <|image_pad|>?"}, "a literal <|image_pad|>"),
+        ({"--question": " "}, "the question is empty"),
+        ({"--reasoner": "nobody"}, "no reasoner 'nobody'"),
+        ({"--reasoner": "http://me:secret@host"}, "environment variable VERGENCE_API_KEY"),
+        ({"--extractor": "./nowhere"}, "no model at ./nowhere"),
+        ({"--temperature": "-1"}, "--temperature must be 0 or more"),
+        ({"--max-tokens": "0"}, "--max-tokens at least 1"),
+    ],
+    ids=str,
+)
+def test_answer_says_what_is_wrong(capsys, picture, folder, tmp_path, monkeypatch, change, told):
+    monkeypatch.chdir(tmp_path)
+    Path("text.png").write_text("no picture")
+    Path("cut.png").write_bytes(picture[0].read_bytes()[:200])
+    given = {"--image": picture[0], "--question": picture[1], "--reasoner": folder, "--max-tokens": 4} | change
+    status, _, error = called(capsys, "answer", *(part for pair in given.items() for part in pair))
+    assert status == 2
+    assert error.startswith("error: ")
+    assert told in error
+    assert "secret" not in error
+
+
+def test_answer_needs_an_image_and_a_question(capsys, picture):
+    for given in (["--question", "What?"], ["--image", picture[0]]):
+        status, out, error = called(capsys, "answer", *given)
+        assert status == 2
+        assert "--image" in out + error or "--question" in out + error
+
+
+# ------------------------------------------------------------------------------------------------- eval
+
+
+def test_eval_with_a_reasoner_says_so_and_counts_its_answers(capsys, tmp_path):
+    asked = open_source("embedded", ["bars"]).held_out("tune", 3, seed=0)
+    gold = {scene.question: scene.gold.text for scene in asked}
+
+    def oracle(text: str) -> str:
+        return next((f"\\boxed{{{right}}}" for question, right in gold.items() if question in text), "no idea")
+
+    given = ("eval", "seedling", "--worlds", "bars", "--number", 3, "--samples", 2, "--max-tokens", 24)
+    with serving(oracle) as server:
+        more = ("--reasoner", url(server), "--reasoner-model", "m", "--reasoner-cache", tmp_path / "answers")
+        _, out, _ = called(capsys, *given, *more, "--out", tmp_path / "records.jsonl")
+        assert f"answered by the reasoner {url(server)} from the model's captions" in " ".join(out.split())
+    # the questions of some scenes may be alike, so accuracy is checked on the records
+    records = [json.loads(line) for line in (tmp_path / "records.jsonl").read_text().splitlines()]
+    assert len(records) == 6
+    assert all(record["caption"] and record["response"].startswith("\\boxed{") for record in records)
+    _, out, _ = called(capsys, *given, *more, "--json")  # the server is gone: what it said is kept
+    right = sum(record["status"] == "right" for record in records)
+    assert json.loads(out)["overall"]["accuracy"]["mean"] == pytest.approx(right / 6)
+
+
+def test_eval_without_a_reasoner_does_not_speak_of_one(capsys):
+    _, out, _ = called(capsys, "eval", "seedling", "--number", 4, "--samples", 1, "--show", "blank")
+    assert "shown: blank" in out
+    assert "reasoner" not in out
+    assert "caption" not in out
+
+
+@pytest.mark.parametrize(
+    ("more", "told"),
+    [
+        (["--reasoner", "nobody"], "no reasoner 'nobody'"),
+        (["--reasoner", "http://127.0.0.1:9/v1?key=secret"], "environment variable VERGENCE_API_KEY"),
+    ],
+    ids=str,
+)
+def test_eval_with_a_reasoner_says_what_is_wrong(capsys, more, told):
+    status, _, error = called(capsys, "eval", "seedling", "--number", 1, *more)
+    assert status == 2
+    assert told in error
+    assert "secret" not in error
+
+
+def test_what_was_answered_is_written_when_the_reasoner_refuses(capsys, tmp_path, monkeypatch):
+    """The pipeline hands over each chunk: two answers to a chunk here, and the server has three in it."""
+    from vergence.evaluate import pipeline
+
+    whole = pipeline.answer_by_reasoner
+    monkeypatch.setattr(pipeline, "answer_by_reasoner", lambda *a, **k: whole(*a, at_once=2, **k))
+    left = iter(["\\boxed{1}"] * 3)
+    with serving(lambda text: next(left, None)) as server:
+        given = ("--worlds", "bars", "--number", 2, "--samples", 2, "--max-tokens", 8, "--out", tmp_path / "some.jsonl")
+        status, _, error = called(capsys, "eval", "seedling", *given, "--reasoner", url(server))
+    assert status == 2
+    assert "no more" in error
+    assert len((tmp_path / "some.jsonl").read_text().splitlines()) == 2
+
+
+# ------------------------------------------------------------------------------------------------- a run as a model
+
+
+def test_a_run_folder_means_its_last_checkpoint(capsys, tmp_path, picture):
+    run = tmp_path / "run"
+    for step in (1, 2):
+        checkpoint = run / "checkpoints" / f"step-{step:06d}"
+        (checkpoint / "trainer").mkdir(parents=True)
+        (checkpoint / "trainer" / "state.json").write_text("{}")
+    load("seedling").save(checkpoint)  # the first could not be loaded
+    (run / "checkpoints" / ".partial-step-000003").mkdir()
+    for name in ("seedling", run, checkpoint):
+        status, out, _ = called(capsys, "eval", name, "--number", 2, "--samples", 1, "--json")
+        assert status == 0
+        assert re.search(r'"n": 2', out)
+    with serving(lambda text: "\\boxed{1}") as server:
+        given = ("--image", picture[0], "--question", picture[1], "--reasoner", url(server))
+        assert called(capsys, "answer", *given, "--extractor", run)[0] == 0
+
+
+def test_a_run_without_a_checkpoint_is_told(capsys, tmp_path):
+    (tmp_path / "checkpoints").mkdir()
+    status, _, error = called(capsys, "eval", tmp_path)
+    assert status == 2
+    assert "a run without a checkpoint" in error

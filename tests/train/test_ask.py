@@ -1,0 +1,207 @@
+"""Every entry of the catalogue takes real steps on the real seedling; what can go wrong between asking and updating."""
+
+import json
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+
+import vergence.train.loop as loop
+import vergence.train.parts as parts_module
+from vergence.objectives import CONTROLS, METHODS, method
+from vergence.rewards.reasoner import ReasonerDown
+from vergence.train.ask import MOST_DRAWS, ask
+from vergence.train.config import Config
+from vergence.train.loop import train
+from vergence.train.parts import assemble
+from vergence.train.run import read_lines
+from vergence.types import UserError
+
+TINY = Config(steps=2, scenes_per_batch=4, siblings=4, parts=2, micro_batch=8, max_tokens=40, watch_every=1, warmup=0)
+
+
+class Echo:
+    """A reasoner that boxes the last word of the caption; `fails` are the calls on which it is down."""
+
+    def __init__(self, fails=()):
+        self.calls, self.fails = 0, fails
+
+    def __call__(self, asked, *, temperature, max_tokens):
+        self.calls += 1
+        if self.calls in self.fails:
+            raise ReasonerDown("the reasoner at nowhere does not answer")
+        return [
+            f"<think></think>\\boxed{{{one.text.split('Picture: ')[-1].split('.')[0].split()[-1]}}}" for one in asked
+        ]
+
+
+@pytest.fixture
+def echo(monkeypatch):
+    reasoner = Echo()
+    monkeypatch.setattr(parts_module, "load_reasoner", lambda *_, **__: reasoner)
+    return reasoner
+
+
+def assert_healthy(run, steps):
+    lines = list(read_lines(run / "metrics.jsonl"))
+    assert [line["step"] for line in lines] == list(range(1, steps + 1))
+    assert all(math.isfinite(value) for line in lines for value in line.values())
+    assert (run / "checkpoints" / f"step-{steps:06d}" / "model.safetensors").exists()
+    return lines
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_method_trains(name, tmp_path, echo):
+    train(replace(TINY, method=name), tmp_path / "run")
+    first, second = assert_healthy(tmp_path / "run", 2)
+    assert second["grad_norm"] > 0
+    own = {view for view, how in method(name).views.items() if view != "image" and how.policy == "now"}
+    assert {key.split("/")[1] for key in first if key.count("/") == 2 and "/k3_p99" in key} == own
+
+
+@pytest.mark.parametrize("control", CONTROLS)
+def test_every_control_trains(control, tmp_path):
+    name = "vppo" if control == "random" else "papo"
+    train(replace(TINY, method=f"{name}+{control}"), tmp_path / "run")
+    assert_healthy(tmp_path / "run", 2)
+
+
+def test_blind_training_shows_no_image(tmp_path, monkeypatch):
+    shown = []
+
+    def look(parts, scenes, round_, watching):
+        prompts = render(parts, scenes, round_, watching)
+        shown.extend(prompt.pixels for prompt in prompts["image"])
+        return prompts
+
+    render = loop.render_views
+    monkeypatch.setattr(loop, "render_views", look)
+    train(replace(TINY, method="grpo+blind", steps=1), tmp_path / "run")
+    assert shown
+    assert all((pixels == pixels[0]).all() for pixels in shown)
+
+
+@pytest.mark.parametrize("name", ["dapo", "cappo", "cppo", "vppo-dapo"])
+def test_a_resumed_run_is_the_uninterrupted_one(name, tmp_path):
+    """In the middle of a round: its scenes came from several draws, and its frozen statistics must be as they were."""
+    config = replace(TINY, method=name, steps=4)
+    train(config, tmp_path / "whole")
+    train(config, tmp_path / "run", until=1)
+    train(config, tmp_path / "run", resume=True, until=3)
+    train(config, tmp_path / "run", resume=True)
+    for file in ("metrics.jsonl", "rollouts.jsonl", "checkpoints/step-000004/model.safetensors"):
+        assert (tmp_path / "whole" / file).read_bytes() == (tmp_path / "run" / file).read_bytes(), file
+
+
+def test_dynamic_sampling_fills_the_batch_with_groups_that_differ(tmp_path):
+    parts = assemble(replace(TINY, method="dapo"), tmp_path)
+    asked = ask(parts, 0, 0)
+    groups = [asked.rollouts[row : row + 4] for row in range(0, 16, 4)]
+    assert len(groups) == 4
+    assert all(len({rollout.verdict.accuracy for rollout in group}) == 2 for group in groups)
+    assert all(len({rollout.scene.key for rollout in group}) == 1 for group in groups)
+    assert asked.metrics["sampling/kept"] == pytest.approx(asked.metrics["sampling/kept"], abs=1)
+    again = ask(parts, 0, 0)
+    assert [rollout.text for rollout in again.rollouts] == [rollout.text for rollout in asked.rollouts]
+    following = ask(parts, 1, asked.position)
+    assert {one.scene.key for one in following.rollouts}.isdisjoint(one.scene.key for one in asked.rollouts)
+
+
+def test_dynamic_sampling_gives_up_and_says_what_was_kept(tmp_path):
+    parts = assemble(replace(TINY, method="dapo", max_tokens=2, scenes_per_batch=2, siblings=2), tmp_path)
+    with pytest.raises(UserError, match=rf"in {MOST_DRAWS} draws, and 0 of them \(0%\).*more siblings"):
+        ask(parts, 0, 0)
+
+
+def test_a_view_that_changes_nothing_stops_the_run(tmp_path):
+    config = replace(TINY, method="papo", options={"fraction": "0"})
+    with pytest.raises(UserError, match=r"view 'masked' .*exactly as they are.*teaches nothing"):
+        train(config, tmp_path / "run")
+
+
+def test_a_missing_caption_names_its_row(tmp_path, echo):
+    scenes = assemble(TINY, tmp_path).source.train(0, 4, seed=0)
+    rows = []
+    for number, scene in enumerate(scenes):
+        scene.images[0].save(tmp_path / f"{number}.png")
+        row = {"image": f"{number}.png", "question": scene.question, "answer": scene.gold.text}
+        rows.append(row if number == 2 else {**row, "caption": scene.caption})
+    (tmp_path / "mine.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    config = replace(TINY, method="cappo", scenes=str(tmp_path / "mine.jsonl"))
+    with pytest.raises(UserError, match=r"3.* has no caption"):
+        train(config, tmp_path / "run")
+    train(replace(config, captions="initial"), tmp_path / "written")
+    assert_healthy(tmp_path / "written", 2)
+
+
+def test_a_reasoner_that_is_down_costs_no_finished_rollout(tmp_path, monkeypatch):
+    config = replace(TINY, method="racro", steps=4)
+    reasoner = Echo()
+    monkeypatch.setattr(parts_module, "load_reasoner", lambda *_, **__: reasoner)
+    train(config, tmp_path / "whole")
+    assert reasoner.calls == 2
+    reasoner = Echo(fails=(2,))
+    with pytest.raises(ReasonerDown, match="does not answer"):
+        train(config, tmp_path / "run")
+    assert (tmp_path / "run" / "checkpoints" / "step-000002").is_dir()
+    assert sum(1 for _ in read_lines(tmp_path / "run" / "rollouts.jsonl")) == 16
+    train(config, tmp_path / "run", resume=True)
+    for file in ("metrics.jsonl", "rollouts.jsonl", "checkpoints/step-000004/model.safetensors"):
+        assert (tmp_path / "whole" / file).read_bytes() == (tmp_path / "run" / file).read_bytes(), file
+
+
+def test_a_gated_view_is_spent_on_what_it_trains_alone(tmp_path, monkeypatch):
+    """CPPO's views see the rollouts with A > 0 and no others, in training and in its frozen statistics."""
+    seen = {"kept": 0, "removed": 0, "rollouts": 0, "gated": 0}
+    parts = assemble(replace(TINY, method="cppo", parts=1, watch_every=0), tmp_path)
+    look = parts.scorer._look
+
+    def counted(batch, prompts, view):
+        if view in seen:
+            looked = look(batch, prompts, view)
+            seen[view] += len(looked.logp_BTV)
+            return looked
+        return look(batch, prompts, view)
+
+    monkeypatch.setattr(parts.scorer, "_look", counted)
+    prompts, pending = None, None
+    asked = ask(parts, 0, 0)
+    prompts = loop.render_views(parts, [rollout.scene for rollout in asked.rollouts[::4]], 0, {})
+    pending = loop.freeze_round(parts, asked.rollouts, prompts)
+    through = int((pending.batch.advantage_B > 0).sum())
+    assert 0 < through < 16
+    assert seen["removed"] == through
+    loop.update(parts, pending, prompts, 0)
+    assert seen["kept"] == through
+    assert seen["removed"] == 2 * through
+
+
+def test_a_fresh_selection_is_read_before_every_step(tmp_path, monkeypatch):
+    config = replace(TINY, method="cppo", options={"fresh": "yes"}, watch_every=0)
+    counted = []
+    freeze = loop.freeze
+    monkeypatch.setattr(loop, "freeze", lambda *args, **kwargs: counted.append(1) or freeze(*args, **kwargs))
+    train(config, tmp_path / "fresh")
+    assert len(counted) == 2  # one for the round, and one before its second step
+    train(replace(config, options={}), tmp_path / "frozen")
+    assert len(counted) == 3
+
+
+def test_chance_of_a_token_is_nobodys_but_its_own(tmp_path):
+    parts = assemble(replace(TINY, method="grpo"), tmp_path)
+    asked = ask(parts, 0, 0)
+    batch, some = (loop.collate(rollouts, 4) for rollouts in (asked.rollouts, asked.rollouts[:4]))
+    assert torch.equal(batch.chance_BT[:4, : some.chance_BT.shape[1]], some.chance_BT)
+    assert 0.4 < batch.chance_BT[batch.mask_BT].mean() < 0.6
+
+
+def test_the_drift_of_weighted_advantages_is_logged(tmp_path):
+    """CapPO's weights spoil the zero mean over siblings: what is logged is the mean of w A; `recentre` takes it out."""
+    drifts = {}
+    for recentre in ("no", "yes"):
+        train(replace(TINY, method="cappo", steps=1, options={"recentre": recentre}), tmp_path / recentre)
+        (line,) = read_lines(tmp_path / recentre / "metrics.jsonl")
+        drifts[recentre] = line["advantage/drift"]
+    assert abs(drifts["no"]) > 1e-4
+    assert drifts["yes"] == pytest.approx(0.0, abs=1e-6)

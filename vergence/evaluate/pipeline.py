@@ -1,0 +1,190 @@
+"""RACRO's inference (arXiv:2506.04559): the policy captions and answers tentatively, a text-only reasoner decides.
+
+The reasoner sees text alone, so it can be exchanged without training anything: what a better one gains is told apart
+from what better captions gain.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import NamedTuple
+
+from PIL.Image import Image
+
+from vergence import chance
+from vergence.evaluate.suite import Record, Told
+from vergence.models.policy import Policy
+from vergence.rewards.judge import leaks
+from vergence.rewards.reasoner import Question, Reasoner, question
+from vergence.rewards.typed import last_boxed, verify
+from vergence.rollout.generate import Generate
+from vergence.rollout.render import Ask, Wording, render
+from vergence.scenes.speech import false_facts
+from vergence.types import ORIGINAL, Asked, Gold, Prompt, RewardSpec, Scene, UserError, ViewSpec
+
+
+class Answered(NamedTuple):
+    """What came of one question."""
+
+    caption: str
+    """What the policy says it sees."""
+    tentative: str
+    """The policy's own whole response; empty where none was asked for."""
+    response: str
+    """The reasoner's."""
+    extracted: str | None
+    """The answer in the reasoner's last box; None if there is none."""
+
+
+def answer_by_reasoner(
+    policy: Policy,
+    reasoner: Reasoner,
+    scenes: Sequence[Scene],
+    *,
+    samples: int = 4,
+    seed: int = 0,
+    temperature: float = 1.0,
+    max_tokens: int = 64,
+    wording: Wording = "short",
+    tentative: bool = True,
+    show: ViewSpec = ORIGINAL,
+    at_once: int = 256,
+    told: Told = lambda done, of: None,
+    keep: Callable[[list[Record]], None] = lambda records: None,
+) -> list[Record]:
+    """One record per answer, `samples` to each scene: `evaluate.suite.answer`'s fields, and what came before.
+
+    `response`, `extracted` and `status` are the reasoner's (`finish` is always "stop": a reasoner does not say).
+    `caption` and `tentative` are the policy's; `caption_leaks` says whether the caption gave the answer away;
+    `false_facts` counts the facts that the *caption* states and that are not so, where the scene knows its facts (else
+    None). All noise is keyed by (seed, scene, sample): two reasoners asked with one seed get the same captions.
+
+    RACRO takes the likeliest caption and lets the reasoner sample at 0.6; here one temperature holds for all three.
+
+    Args:
+        max_tokens: of the caption, of the tentative response, and of the reasoner's.
+        tentative: ask the policy for its own answer too, and show it to the reasoner.
+        show: how the policy sees the scenes.
+        at_once: answers in a chunk.
+        told: called after each chunk, for a progress bar.
+        keep: given the records of each chunk as soon as it is finished, so that they are not lost with what follows.
+
+    Raises:
+        UserError: a number is out of its range.
+        ReasonerDown: the reasoner stopped answering. Every chunk before was given to `keep`.
+    """
+    if samples < 1 or max_tokens < 1 or at_once < 1 or temperature < 0:
+        raise UserError(
+            "samples, max_tokens and at_once must be at least 1 and temperature 0, "
+            f"got {samples}, {max_tokens}, {at_once} and {temperature}"
+        )
+    how = {"temperature": temperature, "max_tokens": max_tokens, "wording": wording}
+    through = partial(_through, policy, reasoner, tentative=tentative, show=show, **how)
+    rows = [(scene, sample) for scene in scenes for sample in range(samples)]
+    records: list[Record] = []
+    for start in range(0, len(rows), at_once):
+        some = rows[start : start + at_once]
+        keys = [chance.key(seed, "pipeline", scene.key, sample) for scene, sample in some]
+        answered = through([scene for scene, _ in some], keys)
+        chunk = [_record(*row, one) for row, one in zip(some, answered, strict=True)]
+        keep(chunk)
+        records += chunk
+        told(len(records), len(rows))
+    return records
+
+
+def answer_one(
+    policy: Policy,
+    reasoner: Reasoner,
+    images: Sequence[Image],
+    asked: str,
+    *,
+    seed: int = 0,
+    temperature: float = 1.0,
+    max_tokens: int = 64,
+    wording: Wording = "short",
+    tentative: bool = True,
+) -> Answered:
+    """The caption, the tentative response, the reasoner's response and its answer to one question about images.
+
+    Raises:
+        UserError: the question is empty, or the images or the question cannot be read by the policy.
+        ReasonerDown: the reasoner does not answer.
+    """
+    if not asked.strip():
+        raise UserError("the question is empty: there is nothing to answer")
+    scene = Scene(key="asked", world="asked", images=tuple(images), question=asked, gold=Gold("", "word"))
+    (answered,) = _through(
+        policy,
+        reasoner,
+        [scene],
+        [chance.key(seed, "pipeline", scene.key, 0)],
+        temperature=temperature,
+        max_tokens=max_tokens,
+        wording=wording,
+        tentative=tentative,
+    )
+    return answered
+
+
+def _through(
+    policy: Policy,
+    reasoner: Reasoner,
+    scenes: Sequence[Scene],
+    keys: Sequence[int],
+    *,
+    temperature: float,
+    max_tokens: int,
+    wording: Wording,
+    tentative: bool,
+    show: ViewSpec = ORIGINAL,
+) -> list[Answered]:
+    """One way through for each of `scenes`, with the noise of `keys`."""
+
+    def say(ask: Ask) -> list[str]:
+        prompts: dict[str, Prompt] = {}  # the samples of a scene share its prompt
+        for scene in scenes:
+            if scene.key not in prompts:
+                prompts[scene.key] = render(policy.reader, scene, show, 0, ask=ask, wording=wording)
+        drawn = Generate(policy)(
+            [Asked(prompts[scene.key], chance.key(key, ask)) for scene, key in zip(scenes, keys, strict=True)],
+            temperature=temperature,
+            max_tokens=max_tokens,
+        )
+        return [policy.reader.text(one.tokens) for one in drawn]
+
+    captions = say("caption")
+    own = say("answer") if tentative else [""] * len(scenes)
+    put = [
+        Question(question(caption, scene.question, _shown(text, wording), wording=wording), chance.key(key, "reasoner"))
+        for scene, caption, text, key in zip(scenes, captions, own, keys, strict=True)
+    ]
+    responses = reasoner(put, temperature=temperature, max_tokens=max_tokens)
+    if len(responses) != len(put):
+        raise UserError(f"the reasoner gave {len(responses)} answers to {len(put)} questions")
+    return [Answered(*row, last_boxed(row[2])) for row in zip(captions, own, responses, strict=True)]
+
+
+def _shown(tentative: str, wording: Wording) -> str:
+    """What the reasoner sees of a tentative response: all of it, as in RACRO; in the short wording its answer alone."""
+    return tentative if wording == "think" else last_boxed(tentative) or ""
+
+
+def _record(scene: Scene, sample: int, answered: Answered) -> Record:
+    verdict = verify(answered.response, scene.gold, RewardSpec(accuracy=1.0, format=0.0))
+    return {
+        "scene": scene.key,
+        "world": scene.world,
+        "sample": sample,
+        "question": scene.question,
+        "gold": scene.gold.text,
+        "response": answered.response,
+        "extracted": verdict.extracted,
+        "status": verdict.status,
+        "finish": "stop",
+        "false_facts": len(false_facts(answered.caption, scene.facts)) if scene.facts else None,
+        "caption": answered.caption,
+        "tentative": answered.tentative,
+        "caption_leaks": leaks(answered.caption, scene),
+    }

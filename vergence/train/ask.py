@@ -1,0 +1,157 @@
+"""One round's questions: scenes are drawn and answered until the batch is full, and each is shown under every view."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from statistics import fmean
+from typing import NamedTuple
+
+import torch
+
+from vergence import chance
+from vergence.rewards.judge import leaks
+from vergence.rollout.render import render
+from vergence.rollout.sampler import roll_out
+from vergence.scoring.naive import Prompts
+from vergence.train.parts import Parts, shows_captions
+from vergence.types import Metrics, OneOf, Prompt, Rollout, Scene, UserError, View
+
+MOST_DRAWS = 20
+"""Of scenes for one batch, where only groups with something to learn from are kept (PAPO's released limit)."""
+
+
+class Round(NamedTuple):
+    """What was asked and answered."""
+
+    rollouts: list[Rollout]
+    """Those that train, group by group."""
+    position: int
+    """How many scenes of the source have been taken."""
+    metrics: Metrics
+    """About all that was sampled, kept or not."""
+
+
+def ask(parts: Parts, round_: int, position: int) -> Round:
+    """A full batch of rollouts whose groups the method keeps.
+
+    Raises:
+        UserError: 20 draws did not fill the batch; the message says what share of groups was kept.
+    """
+    config, keep = parts.config, parts.method.keep
+    wanted, everything, kept = config.scenes_per_batch, [], []
+    for draw in range(MOST_DRAWS):
+        found = len(kept) / max(1, len(everything))
+        number = wanted if not draw else min(wanted, math.ceil((wanted - len(kept)) / max(found, 0.1)))
+        groups = _draw(parts, round_, draw, position, number)
+        position += number
+        everything += groups
+        correct_SG = torch.tensor([[rollout.verdict.accuracy for rollout in group] for group in groups])
+        mixed_S = [True] * len(groups) if keep is None else keep(correct_SG).tolist()
+        kept += [group for group, is_mixed in zip(groups, mixed_S, strict=True) if is_mixed]
+        if len(kept) >= wanted:
+            rollouts = [rollout for group in kept[:wanted] for rollout in group]
+            metrics = describe([rollout for group in everything for rollout in group], config.siblings)
+            if keep is not None:
+                metrics |= {"sampling/kept": len(kept) / len(everything), "sampling/draws": draw + 1}
+            return Round(rollouts, position, metrics)
+    raise UserError(
+        f"dynamic sampling drew {len(everything)} scenes in {MOST_DRAWS} draws, and {len(kept)} of them "
+        f"({len(kept) / len(everything):.0%}) had siblings that differ in correctness; {wanted} are wanted. Take "
+        f"easier or harder scenes, more siblings, a smaller scenes_per_batch, or a method without dynamic sampling"
+    )
+
+
+def _draw(parts: Parts, round_: int, draw: int, position: int, number: int) -> list[list[Rollout]]:
+    config, method = parts.config, parts.method
+    scenes = parts.source.train(position, number, seed=config.seed)
+    show = method.views[method.sample_view]
+    rollouts = roll_out(
+        parts.sampler,
+        parts.policy.reader,
+        scenes,
+        [_prompt(parts, scene, show, round_, scenes) for scene in scenes],
+        siblings=config.siblings,
+        # a small source may come round to a scene again within a round: another draw has other noise
+        seed=(config.seed, "rollout", round_, *((draw,) if draw else ())),
+        temperature=config.temperature,
+        max_tokens=config.max_tokens,
+        judge=parts.judge,
+        overlong=method.reward.overlong,
+    )
+    return [rollouts[first : first + config.siblings] for first in range(0, len(rollouts), config.siblings)]
+
+
+def render_views(parts: Parts, scenes: Sequence[Scene], round_: int, watching: dict[str, View]) -> Prompts:
+    """view -> the prompt of each scene. A view's chance is drawn once per scene and round, and siblings share it.
+
+    Args:
+        watching: views that are shown besides the method's own.
+
+    Raises:
+        UserError: a view of the method shows every scene as the policy sees it anyway: nothing can be learnt from it.
+    """
+    views = {**parts.method.views, **watching}
+    prompts = {name: [_prompt(parts, scene, view, round_, scenes) for scene in scenes] for name, view in views.items()}
+    seen = prompts[parts.method.sample_view]
+    for name, view in parts.method.views.items():
+        own = name in ("image", parts.method.sample_view) or view.policy != "now"
+        if not own and all(_same(one, other) for one, other in zip(prompts[name], seen, strict=True)):
+            raise UserError(
+                f"the view {name!r} ({view.show}) shows all {len(scenes)} scenes of this round exactly as they are, so "
+                f"every divergence from it is exactly 0 and teaches nothing; give it something to change"
+                + ("" if any(scene.images for scene in scenes) else " (these scenes have no images)")
+            )
+    return prompts
+
+
+def _prompt(parts: Parts, scene: Scene, view: View, round_: int, others: Sequence[Scene]) -> Prompt:
+    show, config = view.show, parts.config
+    # keyed by the kind of view, so that the same view under another name has the same pixels
+    kind = repr(show) if isinstance(show, OneOf) else type(show).__name__
+    key = chance.key(config.seed, "view", kind, round_, scene.key)
+    return render(
+        parts.policy.reader,
+        scene,
+        show,
+        key,
+        ask=parts.method.ask,
+        wording=config.wording,
+        others=others,
+        saliency=parts.saliency,
+    )
+
+
+def _same(one: Prompt, other: Prompt) -> bool:
+    if one.tokens != other.tokens or (one.pixels is None) != (other.pixels is None):
+        return False
+    return one.pixels is None or (one.pixels.shape == other.pixels.shape and torch.equal(one.pixels, other.pixels))
+
+
+def describe(rollouts: Sequence[Rollout], siblings: int) -> Metrics:
+    """What a round of rollouts was like; names as TRL has them."""
+    rewards = torch.tensor([rollout.verdict.reward for rollout in rollouts]).view(-1, siblings)
+    tokens = sum(len(rollout.sampled.tokens) for rollout in rollouts)
+    return {
+        "reward": rewards.mean().item(),
+        "reward_std": rewards.std(-1).mean().item(),
+        "frac_reward_zero_std": (rewards.amax(-1) == rewards.amin(-1)).float().mean().item(),
+        "rewards/accuracy": fmean(rollout.verdict.accuracy for rollout in rollouts),
+        "rewards/format": fmean(rollout.verdict.format for rollout in rollouts),
+        "rewards/unparsed": fmean(rollout.verdict.status == "unparsed" for rollout in rollouts),
+        "entropy": sum(sum(rollout.sampled.entropy) for rollout in rollouts) / tokens,
+        "completions/mean_length": tokens / len(rollouts),
+        "completions/clipped_ratio": fmean(rollout.sampled.finish == "length" for rollout in rollouts),
+    }
+
+
+def leak_rate(parts: Parts, rollouts: Sequence[Rollout], scenes: Sequence[Scene]) -> Metrics:
+    """The share of captions that give the answer away: those that were written, or those that are shown."""
+    if parts.method.ask == "caption":
+        captions = [(rollout.text, rollout.scene) for rollout in rollouts]
+    elif any(map(shows_captions, parts.method.views.values())):
+        asked = [rollout.scene for rollout in rollouts[:: parts.config.siblings]]  # with their own captions still
+        captions = [(scene.caption, own) for scene, own in zip(scenes, asked, strict=True)]
+    else:
+        return {}
+    return {"perception/caption_leak": fmean(leaks(caption, scene) for caption, scene in captions)}
