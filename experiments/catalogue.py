@@ -37,7 +37,7 @@ SYSTEMS = {
     "papo": ("papo", {**ON_GRPO, "dual": "0", "gamma": "0.1", "cell": "8"}),
     "papo-dapo": ("papo-dapo", {"dual": "0", "overlong": "0.2", "gamma": "0.1", "eta": "0", "cell": "8"}),
     "cppo": ("cppo", {**ON_GRPO, "dual": "0", "coefficient": "0.01"}),
-    "cappo": ("cappo", {**ON_GRPO, "coefficient": "0.1"}),
+    "cappo": ("cappo", {**ON_GRPO, "coefficient": "0.5"}),
     "vppo": ("vppo", {"entropy": "0", "cell": "8"}),
     "racro": ("racro", {**ON_GRPO, "dual": "0"}),
     "blind": ("grpo+blind", ON_GRPO),

@@ -1,6 +1,7 @@
 """The command line: finds the command, and turns bad input into a message."""
 
 import difflib
+import os
 import sys
 from collections.abc import Sequence
 
@@ -42,6 +43,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
             file=sys.stderr,
         )
         sys.exit(2)
+    except BrokenPipeError:  # who read the output has enough; Python would complain once more on the way out
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)
     except KeyboardInterrupt:
         print("stopped early; what was finished is kept (a training run goes on with --resume)", file=sys.stderr)
         sys.exit(130)

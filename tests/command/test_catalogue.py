@@ -2,7 +2,6 @@
 
 import json
 from inspect import signature
-from types import SimpleNamespace
 
 import pytest
 
@@ -13,6 +12,10 @@ from vergence.objectives import ALIASES, METHODS
 from vergence.types import About, Erase, Method, Original, Read, Reshape, Term, View
 
 FIELDS = {
+    "asks",
+    "judge",
+    "groups",
+    "advantages",
     "kind",
     "name",
     "aliases",
@@ -127,12 +130,17 @@ def test_gates_other_weights_and_odd_defaults_are_told():
     assert options(lambda: None) == {}
 
 
-def test_controls_are_listed_where_there_are_any(capsys, monkeypatch):
-    monkeypatch.setattr(objectives, "CONTROLS", {"blindfold": SimpleNamespace(about="Shows nothing.")}, raising=False)
-    assert "blindfold\n  a control: Shows nothing." in called(capsys, "methods")
-    assert called(capsys, "methods", "blindfold") == "blindfold\n  a control: Shows nothing.\n"
+def test_controls_are_listed(capsys):
+    about = objectives.CONTROLS["blind"].about
+    assert f"blind\n  a control: {about}" in called(capsys, "methods")
+    assert called(capsys, "methods", "blind") == f"blind\n  a control: {about}\n"
     entries = json.loads(called(capsys, "methods", "--json"))
-    assert entries["blindfold"] == {"kind": "control", "name": "blindfold", "about": "Shows nothing."}
-    assert entries.keys() == {*METHODS, "blindfold"}
-    monkeypatch.delattr(objectives, "CONTROLS")
-    assert json.loads(called(capsys, "methods", "--json")).keys() == METHODS.keys()
+    assert entries["blind"] == {"kind": "control", "name": "blind", "about": about}
+    assert entries.keys() == {*METHODS, *objectives.CONTROLS}
+
+
+def test_a_controlled_method_is_shown_in_full(capsys):
+    entry = json.loads(called(capsys, "methods", "papo+reworded", "--json"))
+    assert entry["options"]["strength"] == 1.0
+    assert "Reword" in entry["views"]["masked"]["show"]
+    assert "strength" not in json.loads(called(capsys, "methods", "papo+swapped", "--json"))["options"]

@@ -173,7 +173,7 @@ def _scored(method: Method, same: bool) -> Case:
 
     def read(view: str, quantity: str, against: str | None, live: bool) -> BT:
         def log_p(view: str) -> torch.Tensor:
-            moved_BTV = logits_BTV * 1.0 if same or view == "image" else logits_BTV.flip(-1) * 0.5
+            moved_BTV = logits_BTV * 1.0 if same or view in ("image", "anchor") else logits_BTV.flip(-1) * 0.5
             return (moved_BTV if live else moved_BTV.detach()).log_softmax(-1)
 
         logp_BTV = log_p(view)

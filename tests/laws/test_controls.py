@@ -83,6 +83,33 @@ def test_bad_names(name, told):
         method(name)
 
 
+@pytest.mark.parametrize(
+    ("name", "options", "told"),
+    [
+        ("papo@full+shuffled", {}, "nothing would change"),
+        ("papo+shuffled", {"estimator": "k1"}, "nothing would change"),
+        ("cappo+shuffled", {"coefficient": 0.0}, "nothing would change"),
+        ("vppo+shuffled", {"top": 1.0}, "nothing would change"),
+        ("cppo+random", {"select": "all"}, "nothing would change"),
+        ("papo+swapped", {"strength": 2.0}, "no coefficient for an option `strength`"),
+        ("vppo+reworded", {"strength": 2.0}, "no coefficient for an option `strength`"),
+    ],
+)
+def test_a_control_that_would_change_nothing_is_refused(name, options, told):
+    """Two equal runs would read as `the gain survives`."""
+    with pytest.raises(UserError, match=told):
+        method(name, **options)
+
+
+def test_what_all_tokens_count_for_is_pushed_elsewhere():
+    """CPPO on all tokens has no scores to permute; its push is."""
+    own, changed = (method(f"cppo{control}", select="all", gate="none") for control in ("", "+shuffled"))
+    case = make(own, 0, T=12)
+    first, second = (step(only(one, "contrast"), case).grads["kept", "logp", None] for one in (own, changed))
+    torch.testing.assert_close(first.sort(-1).values, second.sort(-1).values)
+    assert not torch.equal(first, second)
+
+
 def test_entropy_only_is_the_base_with_its_entropies():
     control = method("papo-grpo@release+entropy-only", eta=0.05)
     assert list(control.objective) == ["surrogate", "reference_kl", "entropy"]

@@ -19,6 +19,7 @@ KEYS = {
     "H_masked": ("masked", "entropy", None),
     "kept": ("kept", "logp", None),
     "removed": ("removed", "logp", None),
+    "H_anchor": ("anchor", "entropy", None),
     "H_removed": ("removed", "entropy", None),
     "kl_kept": ("image", "kl", "kept"),
     "kl_removed": ("image", "kl", "removed"),

@@ -73,7 +73,7 @@ def contrast(
     for i, row in enumerate(mask):
         tokens = {t for t, trained in enumerate(row) if trained}
         if select == "published":
-            tokens = rule(data["H"][i], data["H_removed"][i], row, top)
+            tokens = rule(data["H_anchor"][i], data["H_removed"][i], row, top)
         chosen.append(tokens if gate == "none" or data["A"][i] > 0 else set())
     picked, rollouts = sum(map(len, chosen)), sum(any(row) for row in mask)
     parts = []

@@ -110,7 +110,7 @@ def selecting_by(rule, mean=PER_TOKEN, base=VERL, gated=True, counts="selected",
 
     def chosen(batch, frozen):
         among_BT = batch.mask_BT & (positive(batch.advantage_B)[:, None] if gated else True)
-        return rule(frozen.entropy("image"), frozen.entropy("removed"), among_BT, 0.5)
+        return rule(frozen.entropy("anchor"), frozen.entropy("removed"), among_BT, 0.5)
 
     def total(batch, frozen):
         return mean.total(chosen(batch, frozen) if counts == "selected" else batch.mask_BT)

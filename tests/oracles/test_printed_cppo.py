@@ -29,7 +29,7 @@ SAMPLED = torch.tensor([0, 1, 3, 2, 0, 0])
 
 def scored(method: Method, advantages: list[float]) -> Case:
     """O8's six tokens, once for each advantage, with everything that the method reads."""
-    log_p = {"image": table(IMAGE), "kept": table(KEPT), "removed": table(REMOVED)}
+    log_p = {"image": table(IMAGE), "anchor": table(IMAGE), "kept": table(KEPT), "removed": table(REMOVED)}
     log_p = {view: logits.log_softmax(-1) for view, logits in log_p.items()}
     B, quantities = len(advantages), {}
     for view, logp in log_p.items():
@@ -51,10 +51,10 @@ def scored(method: Method, advantages: list[float]) -> Case:
 
 def test_o8_entropies():
     got = scored(method(VERL), [1.0]).frozen
-    close(got.entropy("image"), [0.3552366222, 1.315685356, 0.8377861781, 0.1190789401, 1.0584810356, 0.9182837655])
+    close(got.entropy("anchor"), [0.3552366222, 1.315685356, 0.8377861781, 0.1190789401, 1.0584810356, 0.9182837655])
     close(got.entropy("removed"), [1.3559944991, 1.331219119, 0.9506391468, 0.1481753798, 0.59338335, 1.1139270376])
     close(got.logp("kept"), [-0.1390360698, -0.9618414714, -1.0874637332, -0.0397336892, -0.736877575, -0.3407529539])
-    rise_BT = selecting._relative_rise(got.entropy("image"), got.entropy("removed"))
+    rise_BT = selecting._relative_rise(got.entropy("anchor"), got.entropy("removed"))
     close(rise_BT, [0.7380244828, 0.0116688163, 0.1187126055, 0.1963635483, 0, 0.1756336725])
 
 
@@ -64,7 +64,7 @@ def test_o8_entropies():
 )
 def test_o8_masks(rule, want):
     frozen, mask_BT = scored(method(VERL), [1.0]).frozen, torch.ones(1, 6, dtype=torch.bool)
-    assert rule(frozen.entropy("image"), frozen.entropy("removed"), mask_BT, 0.5).int().tolist() == [want]
+    assert rule(frozen.entropy("anchor"), frozen.entropy("removed"), mask_BT, 0.5).int().tolist() == [want]
 
 
 @pytest.mark.parametrize(

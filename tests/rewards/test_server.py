@@ -402,8 +402,8 @@ def test_a_server_that_is_not_there_is_told():
     with serving(echo) as fake:
         url = fake.url
     for model in ("m", ""):
-        with pytest.raises(ReasonerDown, match=r"ConnectError.*1 try.*Start it.*no server here"):
-            ask(Server(url, model, retries=0, instead="take no server here"), questions(1))
+        with pytest.raises(ReasonerDown, match=r"ConnectError.*1 try.*take no server here"):
+            ask(Server(url, model, retries=0, remedy="take no server here"), questions(1))
     with pytest.raises(ReasonerDown, match="0 of 1 answers are done and lost"):
         ask(Server(url, "m", retries=0), questions(1))
 

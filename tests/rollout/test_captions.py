@@ -135,6 +135,6 @@ def test_a_server_is_sent_the_image_and_the_request(scenes, tmp_path):
     )
     assert wanted["seed"] == chance.key(3, "caption", scenes[0].key) % 2**31
     assert (wanted["max_tokens"], wanted["temperature"]) == (5, 0.0)
-    gone = Server(url, "m", retries=0, instead="take captions from somewhere else")
+    gone = Server(url, "m", retries=0, remedy="take captions from somewhere else")
     with pytest.raises(ReasonerDown, match="somewhere else"):
         by_server(gone, seed=0)(scenes)

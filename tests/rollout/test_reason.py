@@ -142,7 +142,7 @@ def test_a_folder_is_a_reasoner(asked, weak, tmp_path):
 
 def test_an_address_is_handed_to_the_server(monkeypatch, tmp_path):
     class Server:
-        def __init__(self, url, model="", *, cache=None):
+        def __init__(self, url, model="", *, cache=None, remedy=""):
             self.given = (url, model, cache)
 
         def __call__(self, asked, *, temperature, max_tokens):

@@ -16,7 +16,7 @@ from vergence.train.config import Config
 from vergence.train.loop import train
 from vergence.train.parts import assemble
 from vergence.train.run import read_lines
-from vergence.types import UserError
+from vergence.types import Original, UserError
 
 TINY = Config(steps=2, scenes_per_batch=4, siblings=4, parts=2, micro_batch=8, max_tokens=40, watch_every=1, warmup=0)
 
@@ -56,7 +56,7 @@ def test_every_method_trains(name, tmp_path, echo):
     train(replace(TINY, method=name), tmp_path / "run")
     first, second = assert_healthy(tmp_path / "run", 2)
     assert second["grad_norm"] > 0
-    own = {view for view, how in method(name).views.items() if view != "image" and how.policy == "now"}
+    own = {view for view, how in method(name).views.items() if how.policy == "now" and how.show != Original()}
     assert {key.split("/")[1] for key in first if key.count("/") == 2 and "/k3_p99" in key} == own
 
 
@@ -151,9 +151,61 @@ def test_a_reasoner_that_is_down_costs_no_finished_rollout(tmp_path, monkeypatch
         assert (tmp_path / "whole" / file).read_bytes() == (tmp_path / "run" / file).read_bytes(), file
 
 
+def test_whatever_ends_a_run_it_keeps_what_is_finished(tmp_path, monkeypatch):
+    """Scenes that run out in a later round, a reasoner that is down in an evaluation: the steps before are saved."""
+    config = replace(TINY, method="grpo", steps=6)
+    asks = loop.ask
+
+    def runs_out(parts, round_, position):
+        if round_ == 1:
+            raise UserError("nothing left that differs")
+        return asks(parts, round_, position)
+
+    monkeypatch.setattr(loop, "ask", runs_out)
+    with pytest.raises(UserError, match="nothing left"):
+        train(config, tmp_path / "asked")
+    monkeypatch.setattr(loop, "ask", asks)
+    train(config, tmp_path / "asked", resume=True)
+    assert_healthy(tmp_path / "asked", 6)
+
+    def down(policy):
+        raise ReasonerDown("the server at nowhere does not answer")
+
+    config = replace(config, eval_every=3)
+    with pytest.raises(ReasonerDown):
+        train(config, tmp_path / "evaluated", evaluate=down)
+    assert (tmp_path / "evaluated" / "checkpoints" / "step-000003").is_dir()
+    train(config, tmp_path / "evaluated", evaluate=lambda policy: {"accuracy": 0.0}, resume=True)
+    assert_healthy(tmp_path / "evaluated", 6)
+
+
+def test_a_view_that_changes_nothing_this_once_is_let_through(tmp_path):
+    """Half of the keeping views, and a mask over few cells, may leave a small batch as it is."""
+    parts = assemble(replace(TINY, method="papo", options={"fraction": "0.02", "cell": "24"}), tmp_path)
+    scenes = parts.source.train(0, 1, seed=0)
+    same = 0
+    for round_ in range(12):
+        prompts = loop.render_views(parts, scenes, round_, {})
+        same += torch.equal(prompts["masked"][0].pixels, prompts["image"][0].pixels)
+    assert same > 0
+
+
+def test_a_scene_that_comes_twice_is_answered_twice(tmp_path):
+    parts = assemble(replace(TINY, method="grpo"), tmp_path)
+    scene = parts.source.train(0, 1, seed=0)[0]
+
+    class Twice:
+        def train(self, start, number, *, seed):
+            return [scene] * number
+
+    rollouts = ask(parts._replace(source=Twice()), 0, 0).rollouts
+    assert len({rollout.key for rollout in rollouts}) == 16
+    assert len({rollout.sampled.tokens for rollout in rollouts}) > 4
+
+
 def test_a_gated_view_is_spent_on_what_it_trains_alone(tmp_path, monkeypatch):
     """CPPO's views see the rollouts with A > 0 and no others, in training and in its frozen statistics."""
-    seen = {"kept": 0, "removed": 0, "rollouts": 0, "gated": 0}
+    seen = {"anchor": 0, "kept": 0, "removed": 0}
     parts = assemble(replace(TINY, method="cppo", parts=1, watch_every=0), tmp_path)
     look = parts.scorer._look
 
@@ -171,10 +223,9 @@ def test_a_gated_view_is_spent_on_what_it_trains_alone(tmp_path, monkeypatch):
     pending = loop.freeze_round(parts, asked.rollouts, prompts)
     through = int((pending.batch.advantage_B > 0).sum())
     assert 0 < through < 16
-    assert seen["removed"] == through
+    assert seen == {"anchor": through, "kept": 0, "removed": through}
     loop.update(parts, pending, prompts, 0)
-    assert seen["kept"] == through
-    assert seen["removed"] == 2 * through
+    assert seen == {"anchor": through, "kept": through, "removed": 2 * through}
 
 
 def test_a_fresh_selection_is_read_before_every_step(tmp_path, monkeypatch):

@@ -15,9 +15,9 @@ from safetensors.torch import load_file
 
 from vergence.models.policy import load
 from vergence.train import checkpoint
-from vergence.train.config import Config
+from vergence.train.config import Config, to_yaml
 from vergence.train.loop import learning_rate, train
-from vergence.train.run import read_lines
+from vergence.train.run import RunFolder, read_lines
 from vergence.types import UserError
 
 TINY = Config(
@@ -150,6 +150,22 @@ def test_the_folder_of_another_run_is_refused(whole, tmp_path):
         train(replace(TINY, lr=0.1), run, resume=True)
     with pytest.raises(UserError, match="nothing to resume"):
         train(TINY, tmp_path / "nowhere", resume=True)
+
+
+def test_a_server_may_come_back_at_another_address(whole, tmp_path):
+    shutil.copytree(whole, tmp_path / "run")
+    started = replace(TINY, captions="http://one:8000")
+    (tmp_path / "run" / "config.yaml").write_text(to_yaml(started))
+    RunFolder.resume(tmp_path / "run", replace(started, captions="http://two:9000", server_model="m"))
+    with pytest.raises(UserError, match="its captions is 'http://two:9000', not 'scene'"):
+        RunFolder.resume(tmp_path / "run", replace(started, captions="scene", server_model="m"))
+
+
+def test_a_key_in_an_address_is_refused_before_it_is_written():
+    for field in ("captions", "reasoner"):
+        with pytest.raises(UserError) as told:
+            replace(TINY, **{field: "https://user:hidden@host/v1"})
+        assert "hidden" not in str(told.value)
 
 
 @pytest.mark.parametrize(

@@ -47,7 +47,7 @@ def catalogue() -> tuple[dict[str, dict[str, Any]], Mapping[str, str]]:
 
     entries = {name: record(name, make, objectives.ALIASES) for name, make in objectives.METHODS.items()}
     # controls are no methods of a paper: they say in a sentence what they are
-    for name, one in getattr(objectives, "CONTROLS", {}).items():
+    for name, one in objectives.CONTROLS.items():
         entries.setdefault(name, control(name, one))
     return entries, objectives.ALIASES
 
@@ -70,6 +70,10 @@ def record(name: str, make: Callable[..., Method], aliases: Mapping[str, str]) -
         },
         "extra_passes": extra_passes(method),
         "terms": list(method.objective),
+        "asks": f"for a{'n' if method.ask == 'answer' else ''} {method.ask}",
+        "judge": method.reward.judge,
+        "groups": "all" if method.keep is None else "those that differ in correctness",
+        "advantages": "per rollout" if method.reshape is None else "reshaped by what the views say",
         "reads": [read._asdict() for read in reads],
         "options": options(make),
         "deviations": list(about.deviations),
@@ -84,7 +88,8 @@ def _of_control(name: str) -> dict[str, Any]:
     full = objectives.ALIASES.get(name.partition("+")[0], name.partition("+")[0])
     found = record(name, partial(objectives.method, name), {})
     known = options(objectives.METHODS[full]) if full in objectives.METHODS else {}
-    return found | {"options": {**known, "strength": objectives.CONTROLS[name.partition("+")[2]].strength}}
+    strength = objectives.CONTROLS[name.partition("+")[2]].strength
+    return found | {"options": known | ({} if strength is None else {"strength": strength})}
 
 
 def control(name: str, one: Any) -> dict[str, Any]:
@@ -151,6 +156,8 @@ def in_full(entry: Mapping[str, Any]) -> str:
         entry["name"] + (f"  (also: {', '.join(entry['aliases'])})" if entry["aliases"] else ""),
         f"  {_source(entry)}" + (f"; on {entry['base']}" if entry["base"] else ""),
         f"  terms: {', '.join(entry['terms'])}",
+        f"  asks {entry['asks']}; judged by the {entry['judge']}; groups that train: {entry['groups']}; advantages: "
+        f"{entry['advantages']}",
         "  views:",
         *(f"    {name}: {_view(view)}" for name, view in entry["views"].items()),
         f"  extra passes: {passes['frozen']} without gradient in every {passes['frozen_every']}, {passes['live']} "

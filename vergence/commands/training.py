@@ -94,7 +94,7 @@ def train(arguments: Sequence[str]) -> None:
             raise UserError(f"--until must be at least 1, got {until}")
         options = {**fields.options, **dict(map(_setting, set))}
         chosen = replace(fields, options=options, model=str(model_of(fields.model)))
-        evaluate = tune_evaluation(chosen) if chosen.eval_every else None
+        evaluate = tune_evaluation(chosen, out) if chosen.eval_every else None
         with Display(chosen.steps, quiet=quiet) as display:
             last = run(chosen, out, resume=resume, until=until, evaluate=evaluate, watch=display)
         print(last)

@@ -154,8 +154,10 @@ def _through(
         )
         return [policy.reader.text(one.tokens) for one in drawn]
 
-    captions = say("caption")
-    own = say("answer") if tentative else [""] * len(scenes)
+    # a question without an image goes to the reasoner as it is, as in RACRO's inference
+    captions = [text if scene.images else "" for text, scene in zip(say("caption"), scenes, strict=True)]
+    said = say("answer") if tentative else [""] * len(scenes)
+    own = [text if scene.images else "" for text, scene in zip(said, scenes, strict=True)]
     put = [
         Question(question(caption, scene.question, _shown(text, wording), wording=wording), chance.key(key, "reasoner"))
         for scene, caption, text, key in zip(scenes, captions, own, keys, strict=True)

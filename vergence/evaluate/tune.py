@@ -42,13 +42,16 @@ def answering(config: Config, *, tentative: bool = True, cache: Path | None = No
     return through
 
 
-def tune_evaluation(config: Config) -> Evaluate:
+def tune_evaluation(config: Config, run: Path | str | None = None) -> Evaluate:
     """What the training loop calls every so often: accuracy and perception errors on the tune split.
 
     Of a method that trains captions it is the reasoner's accuracy from the caption alone: what is trained.
+
+    Args:
+        run: the run's folder, where a server's answers are kept.
     """
     scenes = open_source(config.scenes, config.worlds).held_out("tune", config.eval_scenes, seed=config.seed)
-    ask = answering(config, tentative=False)
+    ask = answering(config, tentative=False, cache=Path(run) / "servers" / "reasoner" if run else None)
 
     def evaluate(policy: Policy) -> Mapping[str, float]:
         found = summary(ask(policy, scenes, samples=config.eval_samples))

@@ -12,7 +12,7 @@ from vergence.objectives.objective import composed, term
 from vergence.objectives.selecting import positive
 from vergence.objectives.terms import k1, k3
 from vergence.objectives.weighting import Mean
-from vergence.types import BT, About, Batch, ImageSpec, Mask, Method, Read, Stats, UserError, View
+from vergence.types import BT, About, Batch, ImageSpec, Mask, Method, Original, Read, Stats, UserError, View
 
 Estimator = Literal["k1", "k3", "full"]
 Select = Literal["published", "all"]
@@ -20,7 +20,7 @@ Gate = Literal["positive", "none"]
 Fresh = Literal["no", "yes"]
 
 KEPT, REMOVED = Read("kept", "logp", when="grad"), Read("removed", "logp", when="grad")
-SEEN, BLIND = Read("image", "entropy", when="frozen"), Read("removed", "entropy", when="frozen")
+SEEN, BLIND = Read("anchor", "entropy", when="frozen"), Read("removed", "entropy", when="frozen")
 FULL = (Read("image", "kl", "kept", when="grad"), Read("image", "kl", "removed", when="grad"))
 
 
@@ -88,12 +88,13 @@ def contrast(
         among_BT = batch.mask_BT & through_B[:, None]
         return among_BT if select == "all" else variant.rule(frozen.read(SEEN), frozen.read(BLIND), among_BT, top)
 
-    kept, removed = (View(show, gate=None if gate == "none" else positive) for show in views)
+    # the anchor is the image again, for the entropies alone: so that they too are read of the gated rollouts only
+    anchor, kept, removed = (View(show, gate=None if gate == "none" else positive) for show in (Original(), *views))
     reads = (*(FULL if estimate is None else (IMAGE, KEPT, REMOVED)), *(() if select == "all" else (SEEN, BLIND)))
     return composed(
         base,
         term("contrast", coefficient, variant.mean, reads, value, chosen, counts=variant.counts),
-        views={"kept": kept, "removed": removed},
+        views={"anchor": anchor, "kept": kept, "removed": removed},
         about=variant.about,
         fresh=base.fresh or (coefficient != 0 and fresh == "yes"),
     )

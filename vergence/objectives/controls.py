@@ -12,8 +12,11 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import NamedTuple
 
+import torch
+from torch import Tensor
+
 from vergence.objectives.grpo import IMAGE, REFERENCE
-from vergence.objectives.objective import composed, term_of
+from vergence.objectives.objective import composed, reads_of_method, term_of
 from vergence.objectives.terms import k3
 from vergence.objectives.weighting import PER_TOKEN
 from vergence.types import (
@@ -42,8 +45,8 @@ class Control(NamedTuple):
     about: str
     apply: Callable[[Method, float], Method]
     """(method, strength) -> the control."""
-    strength: float = 1.0
-    """What the option `strength` is if it is not given."""
+    strength: float | None = None
+    """What the option `strength` is if it is not given; None if there is no such option."""
 
 
 def perceptual(method: Method) -> Objective:
@@ -82,7 +85,12 @@ def shuffled(method: Method, strength: float) -> Method:
     value's derivative in what was read there (for PAPO's k3, gamma (q/p - 1)), carried by the token's own statistic.
     """
     _require(method, "no statistic of another view that could be permuted")
-    terms = {name: (_scores if term.select else _push)(term) for name, term in perceptual(method).items()}
+
+    def permuted(term: Term) -> Term:
+        by_score = term.select is not None and any(read.when == "frozen" for read in term.reads)
+        return (_scores if by_score else _push)(term)
+
+    terms = {name: permuted(term) for name, term in perceptual(method).items()}
     return method._replace(objective={**method.objective, **terms}, reshape=_of_shuffled(method.reshape))
 
 
@@ -125,7 +133,7 @@ CONTROLS: Mapping[str, Control] = MappingProxyType(
         "random": Control("as many tokens, at random: is it which tokens?", random_tokens),
         "shuffled": Control("the statistic permuted within the response: is it where it is?", shuffled),
         "swapped": Control("another scene's image instead of a spoilt one: is it content?", swapped),
-        "reworded": Control("a view that keeps the image and disturbs the text: is it perception?", reworded),
+        "reworded": Control("a view that keeps the image and disturbs the text: is it perception?", reworded, 1.0),
         "blind": Control("a blank image in sampling and training: are eyes needed?", blind),
         "reversed": Control("the perceptual terms with the other sign: is it the direction?", reversed_sign),
         "extra-kl": Control("another reference KL on top: is it staying near the start?", extra_kl, 0.04),
@@ -141,10 +149,47 @@ def controlled(method: Method, name: str, strength: float | None) -> Method:
         UserError: the method has nothing that this control replaces.
     """
     control = CONTROLS[name]
-    changed = control.apply(method, control.strength if strength is None else strength)
+    if strength is not None and (control.strength is None or (name == "reworded" and not perceptual(method))):
+        raise UserError("there is no coefficient for an option `strength` to scale")
+    changed = control.apply(method, (control.strength or 1.0) if strength is None else strength)
+    if name in ("random", "shuffled") and _same(method, changed):
+        raise UserError("nothing would change: all tokens count, or have the same push, or a response's mean is all")
     about = method.about
     said = (f"control `{name}`: {control.about}", *about.deviations)
     return changed._replace(about=about._replace(variant=f"{about.variant}+{name}", deviations=said))
+
+
+def _same(method: Method, other: Method) -> bool:
+    """Whether two methods that read the same do the same, on a small step of random numbers."""
+    B, T, generator = 4, 6, torch.Generator().manual_seed(0)
+
+    def uniform(*shape: int) -> Tensor:
+        return torch.rand(*shape, generator=generator, dtype=torch.float64)
+
+    batch = Batch(
+        key_B=torch.arange(B),
+        scene_B=torch.arange(B) // 2,
+        token_BT=torch.zeros(B, T, dtype=torch.long),
+        mask_BT=torch.ones(B, T, dtype=torch.bool),
+        sampled_logp_BT=-uniform(B, T),
+        chance_BT=uniform(B, T),
+        correct_B=uniform(B),
+        advantage_B=uniform(B) + 0.5,
+        advantage_BT=torch.ones(B, T, dtype=torch.float64),
+    )
+    reads = reads_of_method(method)
+    stats = Stats({read[:3]: -uniform(B, T) if read.quantity == "logp" else uniform(B, T) for read in reads})
+    live = Stats({key: value_BT.clone().requires_grad_() for key, value_BT in stats.value.items()})
+
+    def outcome(one: Method) -> list[Tensor]:
+        reshaped = one.reshape.advantage(batch, stats, lambda value_B: value_B) if one.reshape else batch.advantage_BT
+        terms = perceptual(one).values()
+        losses = [(term.weigh(batch, stats, stats) * term.value(batch, stats, live)).sum() for term in terms]
+        leaves = list(live.value.values())
+        found = torch.autograd.grad(sum(losses), leaves, allow_unused=True) if losses else []
+        return [reshaped, *(torch.zeros(B, T).double() if grad is None else grad for grad in found)]
+
+    return all(map(torch.equal, outcome(method), outcome(other)))
 
 
 def _require(method: Method, what: str) -> None:
@@ -165,10 +210,14 @@ def _shown_instead(method: Method, other: Callable[[ViewSpec], ViewSpec], factor
     """What removes information shows something else; a view that keeps it (`kept`) stays."""
     _require(method, "no other view that could show something else")
     views = {
-        name: view if name in ("image", "kept") or view.policy != "now" else view._replace(show=other(view.show))
+        name: view._replace(show=other(view.show)) if name != "kept" and _removes(view) else view
         for name, view in method.views.items()
     }
     return _scaled(method, factor)._replace(views=views)
+
+
+def _removes(view: View) -> bool:
+    return view.policy == "now" and view.show != Original()
 
 
 def _mixed(value_BT: BT | Mask, batch: Batch) -> BT | Mask:

@@ -123,7 +123,7 @@ def release_verl(
         estimator: what stands for the divergences: "k3" or "k1" of the sampled token, both held to 10 nats, or the
             "full" sum over the vocabulary, KL(image || view).
         select: "published" is the variant's rule, "all" takes every token of the gated rollouts (an ablation).
-        gate: "positive" spends the term, and both views, on rollouts with A > 0 alone; "none" on all.
+        gate: "positive" spends the term, and every pass that it needs, on rollouts with A > 0 alone; "none" on all.
         views: whose ways to keep and to remove: the "release" for verl, "areal" (which also blurs), or the "paper".
         fresh: "yes" selects before every optimizer step, for more forward passes.
 
@@ -133,9 +133,9 @@ def release_verl(
     >>> from vergence.objectives.grpo import grpo
     >>> cppo = release_verl(grpo())
     >>> list(cppo.objective), list(cppo.views)
-    (['surrogate', 'reference_kl', 'contrast'], ['image', 'reference', 'kept', 'removed'])
+    (['surrogate', 'reference_kl', 'contrast'], ['image', 'reference', 'anchor', 'kept', 'removed'])
     >>> [(read.view, read.quantity, read.when) for read in cppo.objective["contrast"].reads[1:]]
-    [('kept', 'logp', 'grad'), ('removed', 'logp', 'grad'), ('image', 'entropy', 'frozen'), \
+    [('kept', 'logp', 'grad'), ('removed', 'logp', 'grad'), ('anchor', 'entropy', 'frozen'), \
 ('removed', 'entropy', 'frozen')]
     """
     variant = Variant(VERL, rises_verl, PER_TOKEN, "selected")

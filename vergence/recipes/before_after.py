@@ -67,7 +67,7 @@ def before_after(
     since = time.perf_counter()
     if config.scenes != "embedded":
         raise UserError(f"the demo is about embedded scenes, whose facts are known; got scenes={config.scenes!r}")
-    ask = answering(config)  # bad input is told before anything else is
+    ask = answering(config, cache=out / "servers" / "reasoner")  # bad input is told before anything else is
     refuse_used(out)
     scenes = open_source(config.scenes, config.worlds).held_out("report", SCENES, seed=config.seed)
 
@@ -79,7 +79,7 @@ def before_after(
         return records
 
     tell(f"training: {config.method}, {config.steps} steps of {config.scenes_per_batch} x {config.siblings} responses")
-    last = train(config, out, evaluate=tune_evaluation(config), watch=watch)
+    last = train(config, out, evaluate=tune_evaluation(config, out), watch=watch)
     if last.name != name_of(config.steps):
         raise KeyboardInterrupt
     tell(f"answering {len(scenes)} held-out questions {SAMPLES} times: before, after, and after without the image")

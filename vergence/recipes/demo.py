@@ -16,14 +16,15 @@ OPTIONS = {
 PAPO's 14 would nearly be one cell of the 3 x 3 grid."""
 
 REWORDED = "1.8"
-"""How much weaker a disturbed question is than a masked image, on the seedling: `experiments/calibrate_reworded.py`."""
+"""How much weaker a disturbed question is than PAPO's masked image, on the seedling: the ratio that
+`experiments/calibrate_reworded.py` prints."""
 
 
 def demo(method: str = "papo") -> Config:
     """The config of the demo."""
     entry, _, control = method.partition("+")
     options = dict(OPTIONS.get(entry.split("@")[0].split("-")[0], {}))
-    if control == "reworded":
+    if control == "reworded" and entry.startswith("papo"):
         options["strength"] = REWORDED
     return Config(
         model="seedling",

@@ -3,6 +3,9 @@
 from vergence.objectives.papo import PUBLISHED
 from vergence.train.config import Config
 
+LONGEST = 2048
+"""Of a response, tokens."""
+
 
 def qwen_vl_3b(method: str = "papo") -> Config:
     """The config of PAPO's 3B runs: 384 questions x 5 responses, three updates each, lr 1e-6, reference KL 0.01.
@@ -24,11 +27,13 @@ def qwen_vl_7b(method: str = "papo") -> Config:
 
 def _papo_run(size: str, method: str) -> Config:
     paper, _, base = method.partition("+")[0].partition("@")[0].partition("-")
-    coefficients = PUBLISHED[f"{base or 'grpo'}-{size}"] if paper == "papo" else {}
+    options = dict(PUBLISHED[f"{base or 'grpo'}-{size}"]) if paper == "papo" else {}
+    if paper == "drgrpo":
+        options["budget"] = LONGEST
     return Config(
         model=f"Qwen/Qwen2.5-VL-{size.upper()}-Instruct",
         method=method,
-        options={name: str(value) for name, value in coefficients.items()},
+        options={name: str(value) for name, value in options.items()},
         scenes="train.jsonl",
         wording="think",
         steps=606,
@@ -37,7 +42,8 @@ def _papo_run(size: str, method: str) -> Config:
         parts=3,
         micro_batch=4,
         sample_batch=32,
-        max_tokens=2048,
+        max_tokens=LONGEST,
+        reasoner="deepseek-ai/DeepSeek-R1-Distill-Qwen-7B",
         reasoner_tokens=8192,
         lr=1e-6,
         warmup=0,

@@ -62,7 +62,7 @@ class Server:
         patience: seconds before the first further try; each next one waits twice as long. Retry-After comes first.
         timeout: seconds for one try, until its last byte.
         cache: a folder with one file per finished answer; None keeps nothing.
-        instead: what one can do without this server, for the message when it is down.
+        remedy: what to do when this server is down, for the message.
 
     Raises:
         UserError: the url or a number cannot be used.
@@ -78,13 +78,13 @@ class Server:
         patience: float = 1.0,
         timeout: float = 600.0,
         cache: Path | None = None,
-        instead: str = "take --reasoner strong, which needs no server",
+        remedy: str = "Start it and run the same again, or take --reasoner strong, which needs no server",
     ) -> None:
         if concurrency < 1 or retries < 0:
             raise UserError(f"concurrency must be at least 1 and retries 0 or more, got {concurrency} and {retries}")
         if not (0 <= patience < inf and 0 < timeout < inf):
             raise UserError(f"patience must be 0 or more and timeout above 0, seconds, got {patience} and {timeout}")
-        self.url, self.model, self.instead = base_url(url), model, instead
+        self.url, self.model, self.remedy = base_url(url), model, remedy
         self.concurrency, self.cache = concurrency, cache
         self.patience = Patience(retries, patience, timeout)
 
@@ -159,9 +159,7 @@ class Server:
         raise UserError(f"{self.url}/models lists no model; name the model that is to answer")
 
     def _down(self, problem: str) -> NoReturn:
-        raise ReasonerDown(
-            f"the server at {self.url} does not answer: {problem}. Start it and run the same again, or {self.instead}"
-        )
+        raise ReasonerDown(f"the server at {self.url} does not answer: {problem}. {self.remedy}")
 
     def _name(self, turn: Turn, settings: Mapping[str, Any]) -> str:
         parts = [self.url, self.model, turn.messages, turn.key, settings["temperature"], settings["max_tokens"]]

@@ -24,6 +24,11 @@ from vergence.types import ORIGINAL, Asked, Scene, UserError
 Captioner = Callable[[Sequence[Scene]], list[Scene]]
 """Scenes -> the same scenes, in order, each with a caption that is not empty."""
 
+REMEDY = (
+    "Start it and go on with --resume (its address may be another), or start anew with captions from "
+    '"scene" or "initial", which need no server'
+)
+
 UNDESCRIBED = "no description."
 """The caption of a scene about which a model wrote nothing."""
 
@@ -68,8 +73,7 @@ by the policy before training) or the url of a server, such as http://localhost:
             raise UserError('captions from "initial" need the initial policy: give its sampler and its reader')
         return by_policy(sampler, reader, seed=seed, temperature=temperature, max_tokens=max_tokens, wording=wording)
     if "://" in source:
-        instead = 'take captions from "scene" or "initial", which need no server'
-        server = Server(source, model, concurrency=concurrency, cache=cache, instead=instead)
+        server = Server(source, model, concurrency=concurrency, cache=cache, remedy=REMEDY)
         return by_server(server, seed=seed, temperature=temperature, max_tokens=max_tokens)
     raise UserError(
         f'there are no captions from {source!r}; take "scene" (the data\'s own), "initial" (written by the policy '
@@ -89,7 +93,7 @@ def of_scene(scenes: Sequence[Scene]) -> list[Scene]:
                 f"scene {scene.key!r} has no caption: fill the field 'caption' of that row (the number in its name is "
                 'the line of the file), or have captions written: "initial", or the url of a server'
             )
-    return list(scenes)
+    return [replace(scene, caption=_harmless(scene.caption)) for scene in scenes]
 
 
 def by_policy(
@@ -144,10 +148,14 @@ def plain(text: str) -> str:
     >>> plain(" two cubes<|im_end|>\\n"), plain("<|im_end|>"), plain("a <|image<|x|>_pad|>b")
     ('two cubes', 'no description.', 'a b')
     """
-    text = text[: 2 * MOST_CAPTION]
+    return _harmless(text[: 2 * MOST_CAPTION])[:MOST_CAPTION].strip() or UNDESCRIBED
+
+
+def _harmless(text: str) -> str:
+    """Without special tokens, which would end the turn that it stands in."""
     while _SPECIAL.search(text):  # what is left when one is taken out may be another
         text = _SPECIAL.sub("", text)
-    return text.strip()[:MOST_CAPTION].strip() or UNDESCRIBED
+    return text.strip()
 
 
 def _with_captions(scenes: Sequence[Scene], captions: Sequence[str]) -> list[Scene]:

@@ -55,7 +55,13 @@ class InProcess:
         """The tokens of one user turn. Of a text that does not fit, the end is kept: the question stands there."""
         for special in self.tokenizer.all_special_tokens:
             text = text.replace(special, " ")
-        room = max(16, self.model.config.get_text_config().max_position_embeddings - max_tokens - 64)
+        longest = self.model.config.get_text_config().max_position_embeddings
+        room = longest - max_tokens - 64  # for the chat's own tokens
+        if room < 128:
+            raise UserError(
+                f"this reasoner reads and writes {longest} tokens in all, and answers of {max_tokens} leave it too few "
+                f"to read a caption and a question; let it answer in at most {max(1, longest - 192)}, or take another"
+            )
         words = self.tokenizer(text, add_special_tokens=False)["input_ids"]
         if len(words) > room:
             text = self.tokenizer.decode(words[-room:])
@@ -102,6 +108,7 @@ def load_reasoner(
     dtype: torch.dtype = torch.float32,
     model: str = "",
     cache: Path | None = None,
+    remedy: str = "Start it and run the same again, or take --reasoner strong, which needs no server",
 ) -> Reasoner:
     """The reasoner of this name.
 
@@ -110,6 +117,7 @@ def load_reasoner(
             OpenAI-compatible server, http:// or https://.
         model: the name of the server's model.
         cache: where a server's answers are kept.
+        remedy: what to do when a server is down, for the message.
 
     Raises:
         UserError: there is no such reasoner, or it cannot be loaded.
@@ -117,7 +125,7 @@ def load_reasoner(
     if name.startswith(("http://", "https://")):
         from vergence.rewards.server import Server
 
-        return Server(name, model, cache=cache)
+        return Server(name, model, cache=cache, remedy=remedy)
     folder = models.EMBEDDED.get(name, Path(name))
     if not (name and (folder / "config.json").is_file()):
         raise UserError(

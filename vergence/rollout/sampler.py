@@ -1,5 +1,6 @@
 """Asking the policy: the `Sampler` protocol, and from scenes to rollouts."""
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
@@ -50,7 +51,11 @@ def roll_out(
     """
     if not 0.0 <= overlong <= 1.0:
         raise UserError(f"overlong is a share of max_tokens and must lie in [0, 1], got {overlong}")
-    keys = [chance.key(*seed, scene.key, sibling) for scene in scenes for sibling in range(siblings)]
+    keys, seen = [], Counter[str]()
+    for scene in scenes:  # a small source may hold a scene twice: its second time has other noise
+        again = (seen[scene.key],) if seen[scene.key] else ()
+        keys += [chance.key(*seed, scene.key, sibling, *again) for sibling in range(siblings)]
+        seen[scene.key] += 1
     asked = [Asked(prompts[row // siblings], key) for row, key in enumerate(keys)]
     drawn = sampler(asked, temperature=temperature, max_tokens=max_tokens)
     asked_of = [scenes[row // siblings] for row in range(len(keys))]

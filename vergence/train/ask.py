@@ -15,7 +15,7 @@ from vergence.rollout.render import render
 from vergence.rollout.sampler import roll_out
 from vergence.scoring.naive import Prompts
 from vergence.train.parts import Parts, shows_captions
-from vergence.types import Metrics, OneOf, Prompt, Rollout, Scene, UserError, View
+from vergence.types import Metrics, OneOf, Original, Prompt, Rollout, Scene, UserError, View
 
 MOST_DRAWS = 20
 """Of scenes for one batch, where only groups with something to learn from are kept (PAPO's released limit)."""
@@ -95,14 +95,24 @@ def render_views(parts: Parts, scenes: Sequence[Scene], round_: int, watching: d
     prompts = {name: [_prompt(parts, scene, view, round_, scenes) for scene in scenes] for name, view in views.items()}
     seen = prompts[parts.method.sample_view]
     for name, view in parts.method.views.items():
-        own = name in ("image", parts.method.sample_view) or view.policy != "now"
-        if not own and all(_same(one, other) for one, other in zip(prompts[name], seen, strict=True)):
+        own = name in ("image", "kept", parts.method.sample_view) or view.show == Original()
+        removes = not own and view.policy == "now"
+        if removes and all(map(_same, prompts[name], seen)) and not _ever_differs(parts, scenes, view, seen):
             raise UserError(
                 f"the view {name!r} ({view.show}) shows all {len(scenes)} scenes of this round exactly as they are, so "
                 f"every divergence from it is exactly 0 and teaches nothing; give it something to change"
                 + ("" if any(scene.images for scene in scenes) else " (these scenes have no images)")
             )
     return prompts
+
+
+def _ever_differs(parts: Parts, scenes: Sequence[Scene], view: View, seen: Sequence[Prompt]) -> bool:
+    """Whether another draw of the view's chance changes something: in a small batch one may change nothing."""
+    return any(
+        not _same(_prompt(parts, scene, view, -draw, scenes), own)
+        for draw in range(1, 9)
+        for scene, own in zip(scenes, seen, strict=True)
+    )
 
 
 def _prompt(parts: Parts, scene: Scene, view: View, round_: int, others: Sequence[Scene]) -> Prompt:

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, get_args, get_type_hints
 import tyro
 import yaml
 
+from vergence.rewards.wire import base_url
 from vergence.scenes.embedded import TRAINED
 from vergence.types import UserError
 
@@ -49,6 +50,8 @@ class Config:
     the url of an OpenAI-compatible server."""
     reasoner_tokens: int = 64
     """Longest answer of the reasoner, tokens."""
+    reasoner_temperature: float = 1.0
+    """Of the reasoner's answers in training (RACRO: 1)."""
     server_model: str = ""
     """The model that a server is asked for. Empty: the one it has. Keys come from the environment alone."""
     siblings: int = 8
@@ -117,6 +120,10 @@ class Config:
             _require(getattr(self, name) >= 0, name, "0 or more", getattr(self, name))
         _require(self.siblings >= 2, "siblings", "at least 2 (advantages compare siblings)", self.siblings)
         _require(0 < self.temperature < inf, "temperature", "above 0 and finite", self.temperature)
+        _require(0 <= self.reasoner_temperature < inf, "reasoner_temperature", "0 or above", self.reasoner_temperature)
+        for name in ("captions", "reasoner"):
+            if "://" in getattr(self, name):
+                base_url(getattr(self, name))  # before it is written anywhere: it must not hold a key
         _require(0 < self.lr < 1, "lr", "between 0 and 1", self.lr)
         _require(self.clip_norm > 0, "clip_norm", "above 0", self.clip_norm)
         _require(self.weight_decay >= 0, "weight_decay", "0 or more", self.weight_decay)

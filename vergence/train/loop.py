@@ -7,14 +7,13 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from vergence.models.policy import Policy
-from vergence.rewards.reasoner import ReasonerDown
 from vergence.rollout.collate import collate
 from vergence.scoring.naive import Prompts
 from vergence.train import checkpoint
@@ -76,23 +75,24 @@ def train(
     run.forget_after(stands.step)
     end, prompts = min(config.steps, until or config.steps), None
 
-    with finishing_on_interrupt() as interrupted:
+    def keep() -> None:
+        checkpoint.save_unless_there(run.checkpoints, parts, stands)
+
+    with finishing_on_interrupt() as interrupted, keeping_what_is_finished(keep):
         while stands.step < end:
             clock, metrics = Clock(), {"step": stands.step + 1}
             if stands.pending is None or prompts is None:
-                try:
-                    stands, prompts, seen = take_round(parts, run, stands, clock)
-                except ReasonerDown:
-                    checkpoint.save_unless_there(run.checkpoints, parts, stands)
-                    raise
+                stands, prompts, seen = take_round(parts, run, stands, clock)
                 metrics |= seen
             metrics |= update(parts, stands.pending, prompts, stands.step)
             clock.lap("update_s")
             stands = stands.after_a_step(config.steps_per_batch)
-            if evaluate and is_due(stands.step, config.eval_every, config):
-                metrics |= {f"eval/{name}": value for name, value in evaluate(parts.policy).items()}
-                clock.lap("eval_s")
-            run.append("metrics.jsonl", [metrics])
+            try:
+                if evaluate and is_due(stands.step, config.eval_every, config):
+                    metrics |= {f"eval/{name}": value for name, value in evaluate(parts.policy).items()}
+                    clock.lap("eval_s")
+            finally:  # the step is taken, whatever becomes of its evaluation
+                run.append("metrics.jsonl", [metrics])
             stopping = stands.step == end or interrupted()
             if stopping or is_due(stands.step, config.save_every, config):
                 saved = checkpoint.save(run.checkpoints, parts, stands)
@@ -179,6 +179,17 @@ def is_due(step: int, every: int, config: Config) -> bool:
     [2, 4, 5]
     """
     return every > 0 and (step % every == 0 or step == config.steps)
+
+
+@contextmanager
+def keeping_what_is_finished(save: Callable[[], None]) -> Iterator[None]:
+    """A run that has to end because scenes, captions or a reasoner cannot be had is saved first."""
+    try:
+        yield
+    except UserError:
+        with suppress(UserError):  # no space to save: what is told is why the run ends
+            save()
+        raise
 
 
 @contextmanager

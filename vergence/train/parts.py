@@ -92,9 +92,14 @@ def _judge(config: Config, method: Method, run: Path) -> Judge:
     if method.reward.judge == "verifier":
         return by_verifier(method.reward)
     reasoner = load_reasoner(
-        config.reasoner, model=config.server_model, device=config.device, cache=run / "servers" / "reasoner"
+        config.reasoner,
+        model=config.server_model,
+        device=config.device,
+        cache=run / "servers" / "reasoner",
+        remedy="Start it and go on with --resume; its address may be another",
     )
-    return by_reasoner(reasoner, method.reward, wording=config.wording, max_tokens=config.reasoner_tokens)
+    asked = {"temperature": config.reasoner_temperature, "max_tokens": config.reasoner_tokens}
+    return by_reasoner(reasoner, method.reward, wording=config.wording, **asked)
 
 
 def _captioner(config: Config, method: Method, initial: Callable[[], Policy], run: Path) -> Captioner:

@@ -21,7 +21,7 @@ from vergence.train.config import Config, from_yaml, to_yaml
 from vergence.types import B, Rollout, UserError
 
 FILES = ("metrics.jsonl", "rollouts.jsonl", "timings.jsonl")
-MAY_CHANGE = {"steps", "micro_batch", "sample_batch", "save_every"}
+MAY_CHANGE = {"steps", "micro_batch", "sample_batch", "save_every", "server_model"}
 """Fields that may differ when a run is resumed. Another cut into batches changes nothing but the rounding of sums."""
 
 
@@ -63,7 +63,8 @@ class RunFolder:
                 f"resume with the same, or start anew in another --out"
             )
         for name in new:
-            if old[name] != new[name] and name not in MAY_CHANGE:
+            moved = name in ("captions", "reasoner") and all("://" in str(where[name]) for where in (old, new))
+            if old[name] != new[name] and name not in MAY_CHANGE and not moved:  # a server may have another address
                 raise UserError(
                     f"{path} holds another run: its {name} is {old[name]!r}, not {new[name]!r}. "
                     f"Resume it as it was started, or give another --out"

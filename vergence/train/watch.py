@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 
 from vergence.objectives.controls import perceptual
@@ -11,7 +12,7 @@ from vergence.scoring.naive import Prompts
 from vergence.train.config import Config
 from vergence.train.parts import WATCHED, Parts
 from vergence.train.step import accumulate, measure
-from vergence.types import BT, Batch, Mask, Method, Metrics, Read, Stats, View
+from vergence.types import BT, Batch, Blank, Mask, Method, Metrics, Original, Read, Stats, View
 
 PROBED = 64
 """Rollouts on which the two gradients are taken that are compared."""
@@ -33,13 +34,16 @@ def watched(parts: Parts, batch: Batch, frozen: Stats, prompts: Prompts) -> Metr
     """
     if "watched" not in prompts:
         return {}
-    views = {name: view for name, view in parts.method.views.items() if name != "image" and view.policy == "now"}
+    looked = parts.method.views.items()
+    views = {name: view for name, view in looked if view.policy == "now" and view.show not in (Original(), Blank())}
     reads = [Read("image", "logp"), Read("image", "entropy")]
     for name in ("watched", *views):
         reads += [Read("image", "kl", name), Read(name, "logp"), Read(name, "entropy")]
     stats = measure(batch, parts.scorer, prompts, reads, micro_batch=parts.config.micro_batch)
-    seen = _of_view("watched", stats, batch.mask_BT)
-    metrics: Metrics = {f"perception/{name}_masked": seen[name] for name in ("kl", "k3", "entropy")}
+    metrics: Metrics = {}
+    if parts.method.views["image"].show == Original():  # a blind policy's distance to a masked image says nothing
+        seen = _of_view("watched", stats, batch.mask_BT)
+        metrics = {f"perception/{name}_masked": seen[name] for name in ("kl", "k3", "entropy")}
     for name, view in views.items():
         mask_BT = batch.mask_BT
         if view.gate is not None:
@@ -63,8 +67,8 @@ def _of_view(name: str, stats: Stats, mask_BT: Mask) -> dict[str, float]:
     }
     return {what: value_BT[mask_BT].double().mean().item() for what, value_BT in of_tokens.items()} | {
         "k3": k3.mean().item(),
-        "k3_p50": k3.quantile(0.5).item(),
-        "k3_p99": k3.quantile(0.99).item(),
+        "k3_p50": float(np.quantile(k3.cpu().numpy(), 0.5)),  # torch's own takes 2^24 values at most
+        "k3_p99": float(np.quantile(k3.cpu().numpy(), 0.99)),
         "k3_variance": k3.var(correction=0).item(),
         "k3_at_bound": (k3 >= 10.0).double().mean().item(),
     }
