@@ -14,16 +14,19 @@ from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
 
+import numpy as np
 import torch
 from scipy import stats
 
-from vergence.evaluate.interval import bootstrap, paired_difference
+from vergence.chance import rng
+from vergence.evaluate.interval import Estimate, paired_difference
 from vergence.evaluate.perception import divergences
 from vergence.evaluate.pipeline import answer_by_reasoner
 from vergence.evaluate.suite import answer, by_question
 from vergence.models.policy import load
 from vergence.objectives.cppo import VIEWS
 from vergence.recipes import recipe
+from vergence.recipes.demo import CLOSER
 from vergence.rollout.reason import load_reasoner
 from vergence.scenes.source import open_source
 from vergence.train.checkpoint import name_of
@@ -37,28 +40,27 @@ SYSTEMS = {
     "papo": ("papo", {**ON_GRPO, "dual": "0", "gamma": "0.1", "cell": "8"}),
     "papo-dapo": ("papo-dapo", {"dual": "0", "overlong": "0.2", "gamma": "0.1", "eta": "0", "cell": "8"}),
     "cppo": ("cppo", {**ON_GRPO, "dual": "0", "coefficient": "0.01"}),
-    "cappo": ("cappo", {**ON_GRPO, "coefficient": "0.5"}),
+    "cappo": ("cappo", {**ON_GRPO, **CLOSER}),
     "vppo": ("vppo", {"entropy": "0", "cell": "8"}),
     "racro": ("racro", {**ON_GRPO, "dual": "0"}),
     "blind": ("grpo+blind", ON_GRPO),
 }
+
+
+def nearness(kl: dict) -> tuple[dict[str, float], dict[str, float]]:
+    """How much nearer the image is to what keeps than to what removes, whatever the size of both."""
+    kept, removed = kl["kept"], kl["removed"]
+    return {one: removed[one] - kept[one] for one in kept}, {one: removed[one] + kept[one] for one in kept}
+
+
 SHOWS = {"masked": Erase(0.6, 8), "kept": VIEWS["release"][0], "removed": VIEWS["release"][1], "caption": Caption()}
 SIGNATURES = {
-    "papo": ("grpo", "KL to the masked view", lambda kl: kl["masked k3"], +1),
-    "papo-dapo": ("dapo", "KL to the masked view", lambda kl: kl["masked k3"], +1),
-    "cppo": (
-        "grpo",
-        "KL to the removing view minus KL to the keeping view",
-        lambda kl: _minus(kl, "removed", "kept"),
-        +1,
-    ),
-    "cappo": ("grpo", "KL to the caption", lambda kl: kl["caption"], -1),
+    "papo": ("grpo", "k3 to the masked view", lambda kl: (kl["masked k3"], None), +1),
+    "papo-dapo": ("dapo", "k3 to the masked view", lambda kl: (kl["masked k3"], None), +1),
+    "cppo": ("grpo", "nearness to the keeping view: (KL removed - KL kept) / (KL removed + KL kept)", nearness, +1),
+    "cappo": ("grpo", "KL to the caption", lambda kl: (kl["caption"], None), -1),
 }
-"""System -> its base, what is compared, how it is computed, and which way it should differ."""
-
-
-def _minus(kl: dict, first: str, second: str) -> dict[str, float]:
-    return {scene: kl[first][scene] - kl[second][scene] for scene in kl[first]}
+"""System -> its base, what is compared, (numerator, denominator) of each question, and which way it should differ."""
 
 
 def run(system: str, seed: int, out: Path, steps: int) -> Path:
@@ -150,12 +152,31 @@ def _print_signatures(systems: list[str], seeds: list[int], found: dict) -> None
         base, what, value, sign = SIGNATURES.get(system, ("", "", None, 0))
         if not base or base not in systems:
             continue
-        pairs = [(value(found[base, seed]["kl"]), value(found[system, seed]["kl"])) for seed in seeds]
-        differences = [fmean(own.values()) - fmean(other.values()) for other, own in pairs]
         print(f"\n{system} against {base}, {what} (should be {'above' if sign > 0 else 'below'}):")
-        for seed, (other, own) in zip(seeds, pairs, strict=True):
-            print(f"  seed {seed}: {bootstrap(other)} -> {bootstrap(own)}; paired {paired_difference(other, own)}")
+        differences = []
+        for seed in seeds:
+            other, own, difference = compared(*(value(found[name, seed]["kl"]) for name in (base, system)))
+            differences.append(own - other)
+            print(f"  seed {seed}: {other:.3f} -> {own:.3f}, paired {difference}")
         print(f"  {over_seeds(differences)}")
+
+
+def compared(other: tuple, own: tuple) -> tuple[float, float, Estimate]:
+    """Two ratios of means over the same questions, and their difference with a bootstrap interval over questions."""
+    scenes = sorted(own[0])
+
+    def table(pair: tuple) -> np.ndarray:
+        return np.array([[part[scene] if part else 1.0 for scene in scenes] for part in pair])
+
+    first, second = table(other), table(own)
+    drawn = rng("compared", len(scenes)).multinomial(len(scenes), np.full(len(scenes), 1 / len(scenes)), 10_000)
+
+    def ratio(both: np.ndarray, counts: np.ndarray) -> np.ndarray:
+        return (counts @ both[0]) / (counts @ both[1])
+
+    low, high = np.percentile(ratio(second, drawn) - ratio(first, drawn), [2.5, 97.5])
+    a, b = (float(ratio(both, np.ones(len(scenes)))) for both in (first, second))
+    return a, b, Estimate(b - a, float(low), float(high), len(scenes))
 
 
 if __name__ == "__main__":
