@@ -28,7 +28,7 @@ def test_every_method_with_a_base_can_be_switched_off():
 
 def base_of(name: str) -> Method:
     """The base under that method, with the settings that it has there."""
-    base = {"dr_grpo": "drgrpo"}.get(CASES[name].about.base, CASES[name].about.base)
+    base = CASES[name].about.base
     settings = {option: one.default for option, one in signature(METHODS[name]).parameters.items()}
     return method(base, **{option: settings[option] for option in signature(METHODS[base]).parameters})
 

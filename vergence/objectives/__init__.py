@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 from vergence.objectives import cppo, papo
 from vergence.objectives.cappo import cappo
 from vergence.objectives.controls import CONTROLS, controlled
-from vergence.objectives.dapo import dapo, dr_grpo
+from vergence.objectives.dapo import dapo, drgrpo
 from vergence.objectives.grpo import grpo
 from vergence.objectives.papo_full import full
 from vergence.objectives.racro import racro
@@ -57,7 +57,7 @@ _RACRO = {"mean": "token", "dual": 3.0, "kl_cap": 10.0}
 METHODS: dict[str, Callable[..., Method]] = {
     "grpo": grpo,
     "dapo": dapo,
-    "drgrpo": dr_grpo,
+    "drgrpo": drgrpo,
     "papo-grpo@release": on(grpo, papo.release, **_PAPO, **_PAPO_CODE),
     "papo-grpo@paper": on(grpo, papo.paper, **_PAPO),
     "papo-grpo@full": on(grpo, full, **_PAPO, **_PAPO_CODE),

@@ -67,7 +67,7 @@ def dapo(
     return base._replace(about=DAPO, keep=mixed, reward=RewardSpec(overlong=overlong))
 
 
-def dr_grpo(
+def drgrpo(
     *,
     budget: int = 64,
     clip_low: float = 0.2,
@@ -92,7 +92,7 @@ def dr_grpo(
     Raises:
         UserError: an option is out of its range.
 
-    >>> list(dr_grpo(beta=0.1).objective)
+    >>> list(drgrpo(beta=0.1).objective)
     ['surrogate', 'reference_kl']
     """
     if budget < 1:

@@ -30,7 +30,7 @@ def watching(config: Config, round_: int) -> dict[str, View]:
 def watched(parts: Parts, batch: Batch, frozen: Stats, prompts: Prompts) -> Metrics:
     """How much the responses depend on each view, under the weights that sampled; see `_of_view`. Nats.
 
-    `perception/kl_masked`, `k3_masked` and `entropy_masked` are against the same 60 % masked view for every method.
+    `perception/kl_masked`, `k3_masked` and so on are against the same 60 % masked view for every method.
     """
     if "watched" not in prompts:
         return {}
@@ -43,7 +43,7 @@ def watched(parts: Parts, batch: Batch, frozen: Stats, prompts: Prompts) -> Metr
     metrics: Metrics = {}
     if parts.method.views["image"].show == Original():  # a blind policy's distance to a masked image says nothing
         seen = _of_view("watched", stats, batch.mask_BT)
-        metrics = {f"perception/{name}_masked": seen[name] for name in ("kl", "k3", "entropy")}
+        metrics = {f"perception/{what}_masked": value for what, value in seen.items()}
     for name, view in views.items():
         mask_BT = batch.mask_BT
         if view.gate is not None:
