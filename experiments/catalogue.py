@@ -39,6 +39,8 @@ SYSTEMS = {
     "dapo": ("dapo", {}),
     "papo": ("papo", {**ON_GRPO, "dual": "0", "gamma": "0.1", "cell": "8"}),
     "papo-dapo": ("papo-dapo", {"dual": "0", "overlong": "0.2", "gamma": "0.1", "eta": "0", "cell": "8"}),
+    "papo-0.2": ("papo", {**ON_GRPO, "dual": "0", "gamma": "0.2", "cell": "8"}),
+    "papo-dapo-0.2": ("papo-dapo", {"dual": "0", "overlong": "0.2", "gamma": "0.2", "eta": "0", "cell": "8"}),
     "cppo": ("cppo", {**ON_GRPO, "dual": "0", "coefficient": "0.01"}),
     "cappo": ("cappo", {**ON_GRPO, **CLOSER}),
     "vppo": ("vppo", {"entropy": "0", "cell": "8"}),
@@ -57,6 +59,8 @@ SHOWS = {"masked": Erase(0.6, 8), "kept": VIEWS["release"][0], "removed": VIEWS[
 SIGNATURES = {
     "papo": ("grpo", "k3 to the masked view", lambda kl: (kl["masked k3"], None), +1),
     "papo-dapo": ("dapo", "k3 to the masked view", lambda kl: (kl["masked k3"], None), +1),
+    "papo-0.2": ("grpo", "k3 to the masked view", lambda kl: (kl["masked k3"], None), +1),
+    "papo-dapo-0.2": ("dapo", "k3 to the masked view", lambda kl: (kl["masked k3"], None), +1),
     "cppo": ("grpo", "nearness to the keeping view: (KL removed - KL kept) / (KL removed + KL kept)", nearness, +1),
     "cappo": ("grpo", "KL to the caption", lambda kl: (kl["caption"], None), -1),
 }

@@ -136,3 +136,26 @@ def test_a_right_import_is_let_through(module, source):
 
 def test_a_long_function_is_found():
     assert long_functions("def f():\n" + "    x = 1\n" * 60) == ["f: 61"]
+
+
+def code_lines(source: str) -> int:
+    """Lines of functions and classes that are neither docstring, comment nor blank."""
+    found: set[int] = set()
+    for top in ast.parse(source).body:
+        if isinstance(top, ast.FunctionDef | ast.ClassDef):
+            found |= set(range(top.lineno, top.end_lineno + 1))
+            for node in ast.walk(top):
+                if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
+                    found -= set(range(node.lineno, node.end_lineno + 1))
+    return sum(
+        1 for n, line in enumerate(source.splitlines(), 1) if n in found and line.strip(" ")[:1] not in ("", "#")
+    )
+
+
+@pytest.mark.parametrize("name", ["grpo", "dapo", "papo", "papo_full", "contrast", "cppo", "cappo", "racro", "vppo"])
+def test_a_method_is_at_most_sixty_lines_of_code(name):
+    assert code_lines((PACKAGE / "objectives" / f"{name}.py").read_text()) <= 60
+
+
+def test_lines_of_code_are_counted():
+    assert code_lines('import x\n\n\ndef f():\n    """Doc."""\n\n    # why\n    return 1\n') == 2

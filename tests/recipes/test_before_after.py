@@ -47,3 +47,17 @@ def test_what_cannot_be_trained_is_told_and_nothing_is_written(tmp_path):
     with pytest.raises(UserError, match="embedded scenes"):
         procedure.before_after(replace(SMALL, scenes="mine.jsonl"), tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_captions_are_judged_through_the_reasoner_before_and_after(tmp_path, monkeypatch):
+    monkeypatch.setattr(procedure, "SCENES", 4)
+    monkeypatch.setattr(procedure, "SAMPLES", 2)
+    config = replace(recipe("demo", "racro"), steps=1, scenes_per_batch=4, siblings=2, eval_every=1, eval_scenes=4)
+    outcome = procedure.before_after(config, tmp_path / "run")
+    for name in ("before", "after", "after-blind"):
+        records = list(read_lines(tmp_path / "run" / "evaluation" / f"{name}.jsonl"))
+        assert len(records) == 8
+        assert all(record["caption"] and record["tentative"] for record in records)
+    (line,) = read_lines(tmp_path / "run" / "metrics.jsonl")
+    assert {"eval/accuracy", "perception/caption_leak"} <= line.keys()
+    assert (outcome.run / "report.html").is_file()
