@@ -60,6 +60,16 @@ def test_every_method_trains(name, tmp_path, echo):
     assert {key.split("/")[1] for key in first if key.count("/") == 2 and "/k3_p99" in key} == own
 
 
+@pytest.mark.parametrize("name", ["papo-grpo@full", "cppo", "cappo", "dapo"])
+def test_sharing_prompts_changes_nothing_but_rounding(name, tmp_path):
+    """Micro-batches that cut groups, gates, a reference, a caption: the first step is the same."""
+    config = replace(TINY, method=name, steps=1, micro_batch=6)
+    for scorer in ("naive", "shared"):
+        train(replace(config, scorer=scorer), tmp_path / scorer)
+    naive, shared = (next(read_lines(tmp_path / scorer / "metrics.jsonl")) for scorer in ("naive", "shared"))
+    assert naive == pytest.approx(shared, rel=1e-3, abs=2e-5)
+
+
 @pytest.mark.parametrize("control", CONTROLS)
 def test_every_control_trains(control, tmp_path):
     name = "vppo" if control == "random" else "papo"

@@ -68,6 +68,9 @@ class Config:
     """Times that a batch of rollouts is gone through."""
     micro_batch: int = 96
     """Rollouts in one forward pass. Memory only: the gradient does not depend on it."""
+    scorer: Literal["naive", "shared"] = "naive"
+    """How responses are scored: "naive" reads the prompt and its images again for each; "shared" reads them once for
+    all responses of a scene that are in a micro-batch. The same but for the rounding of sums, and faster."""
     sample_batch: int = 256
     """Responses that are sampled at once. Memory only: nobody's noise depends on it."""
     lr: float = 1.5e-4

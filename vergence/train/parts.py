@@ -9,6 +9,7 @@ import torch
 
 from vergence import objectives
 from vergence.models.policy import Policy, load
+from vergence.models.prefix import SharedPrefix
 from vergence.models.saliency import load_saliency
 from vergence.rewards.judge import Judge, by_reasoner, by_verifier
 from vergence.rollout.captions import Captioner, open_captions
@@ -82,9 +83,10 @@ def _initial(config: Config) -> Policy:
 
 
 def _scorer(config: Config, method: Method, policy: Policy, initial: Callable[[], Policy]) -> Scorer:
-    policies = {"now": policy.logits}
+    read = (lambda one: one.logits) if config.scorer == "naive" else SharedPrefix
+    policies = {"now": read(policy)}
     if any(view.policy == "reference" for view in method.views.values()):
-        policies["reference"] = initial().logits
+        policies["reference"] = read(initial())
     return Naive(policies, {**method.views, "watched": WATCHED}, temperature=config.temperature)
 
 
