@@ -18,7 +18,7 @@ demo: setup
 	$(VENV)/bin/vergence demo
 
 test: setup
-	$(VENV)/bin/python -m pytest --cov=vergence/objectives --cov=vergence/views --cov=vergence/rewards \
+	$(VENV)/bin/python -m pytest -n 2 --dist loadfile --cov=vergence/objectives --cov=vergence/views --cov=vergence/rewards \
 		--cov-report=term --cov-fail-under=95
 
 slow: setup
