@@ -16,7 +16,7 @@ from statistics import fmean
 
 import numpy as np
 import torch
-from scipy import stats
+from papo_against_grpo import interval
 
 from vergence.chance import rng
 from vergence.evaluate.interval import Estimate, paired_difference
@@ -108,15 +108,6 @@ def piped(model: Path | str, seed: int, cached: Path) -> dict:
     return found
 
 
-def over_seeds(differences: list[float]) -> str:
-    """Mean and 95 % t interval over seeds."""
-    mean = fmean(differences)
-    if len(differences) < 2:
-        return f"{mean:+.4f} (one seed)"
-    half = stats.t.ppf(0.975, len(differences) - 1) * stats.sem(differences)
-    return f"{mean:+.4f} [{mean - half:+.4f}, {mean + half:+.4f}] over {len(differences)} seeds"
-
-
 def main() -> None:
     """Train what is missing, measure what is missing, print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -162,7 +153,7 @@ def _print_signatures(systems: list[str], seeds: list[int], found: dict) -> None
             other, own, difference = compared(*(value(found[name, seed]["kl"]) for name in (base, system)))
             differences.append(own - other)
             print(f"  seed {seed}: {other:.3f} -> {own:.3f}, paired {difference}")
-        print(f"  {over_seeds(differences)}")
+        print(f"  {interval(differences)}")
 
 
 def compared(other: tuple, own: tuple) -> tuple[float, float, Estimate]:
