@@ -151,3 +151,18 @@ def test_an_address_is_handed_to_the_server(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "vergence.rewards.server", types.SimpleNamespace(Server=Server))
     made = load_reasoner("https://host/v1", model="m", cache=tmp_path)
     assert made.given == ("https://host/v1", "m", tmp_path)
+
+
+def test_what_does_not_fit_is_told_and_the_question_is_kept():
+    reasoner = load_reasoner("strong")
+    caption = "top row: 3 8 1. " * 100
+    text = question(caption, "What is the sum of the top row?")
+    with pytest.warns(UserWarning, match="has room for .*beginning is left out"):
+        tokens = reasoner._prompt(text, 40)
+    assert len(tokens) + 40 <= reasoner.model.config.max_position_embeddings
+    assert text[-80:] in reasoner.tokenizer.decode(tokens)
+
+
+def test_answers_that_leave_no_room_for_the_question_are_refused():
+    with pytest.raises(UserError, match=r"reads and writes 512 tokens.*answer in at most 320"):
+        load_reasoner("weak")([Question("Picture: x.", 1)], temperature=0.0, max_tokens=500)

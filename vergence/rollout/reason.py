@@ -5,6 +5,7 @@ What a reasoner is asked is put into words in one place, `rewards.reasoner.quest
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -64,6 +65,11 @@ class InProcess:
             )
         words = self.tokenizer(text, add_special_tokens=False)["input_ids"]
         if len(words) > room:
+            warnings.warn(
+                f"the reasoner is asked in {len(words)} tokens and has room for {room}: the beginning is left out. "
+                "Have shorter captions written (--max-tokens), or take a reasoner with a longer context",
+                stacklevel=2,
+            )
             text = self.tokenizer.decode(words[-room:])
         chat = self.tokenizer.apply_chat_template(
             [{"role": "user", "content": text}], add_generation_prompt=True, tokenize=False
