@@ -53,18 +53,21 @@ def uniform(key_B: Int[Tensor, " B"], position: int, size: int) -> Float[Tensor,
     row_B1 = _mix(key_B[:, None] + _wrap((position + 1) * 0xD1342543DE82EF95))
     column = torch.arange(1, size + 1, device=key_B.device)
     bits = _mix(row_B1 + column * _wrap(0x9E3779B97F4A7C15))
-    return (_shift(bits, 12).double() + 0.5) * 2.0**-52  # 52 bits: with 53 the largest would round to 1
+    # 52 bits: with 53 the largest would round to 1
+    return _shift(bits, 12, bits).double().add_(0.5).mul_(2.0**-52)
 
 
 def _mix(x: Tensor) -> Tensor:
-    x = (x ^ _shift(x, 30)) * _wrap(0xBF58476D1CE4E5B9)
-    x = (x ^ _shift(x, 27)) * _wrap(0x94D049BB133111EB)
-    return x ^ _shift(x, 31)
+    """In place: there is one number for every row and word, at every token that is sampled."""
+    room = torch.empty_like(x)
+    x.bitwise_xor_(_shift(x, 30, room)).mul_(_wrap(0xBF58476D1CE4E5B9))
+    x.bitwise_xor_(_shift(x, 27, room)).mul_(_wrap(0x94D049BB133111EB))
+    return x.bitwise_xor_(_shift(x, 31, room))
 
 
-def _shift(x: Tensor, by: int) -> Tensor:
-    """Logical shift right: torch's is arithmetic."""
-    return (x >> by) & ((1 << (64 - by)) - 1)
+def _shift(x: Tensor, by: int, room: Tensor) -> Tensor:
+    """Logical shift right, put into `room`: torch's is arithmetic."""
+    return torch.bitwise_right_shift(x, by, out=room).bitwise_and_((1 << (64 - by)) - 1)
 
 
 def _wrap(constant: int) -> int:
