@@ -35,13 +35,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
     except (MemoryError, RuntimeError) as error:
-        if not _is_out_of_memory(error):
+        from vergence.train.memory import is_out_of_memory  # a run that trains has said more: see `Memory.during`
+
+        if not is_out_of_memory(error):
             raise
-        print(
-            f"error: out of memory ({str(error).splitlines()[0] if str(error) else 'no detail'}). Lower --micro-batch "
-            f"(memory only, the result does not change), then --max-tokens or the image size",
-            file=sys.stderr,
-        )
+        lost = str(error).splitlines()[0] if str(error) else "no detail"
+        print(f"error: out of memory ({lost}). Take a smaller model, smaller images or --max-tokens", file=sys.stderr)
         sys.exit(2)
     except BrokenPipeError:  # who read the output has enough; Python would complain once more on the way out
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -49,12 +48,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except KeyboardInterrupt:
         print("stopped early; what was finished is kept (a training run goes on with --resume)", file=sys.stderr)
         sys.exit(130)
-
-
-def _is_out_of_memory(error: BaseException) -> bool:
-    return isinstance(error, MemoryError) or any(
-        words in str(error) for words in ("out of memory", "can't allocate memory", "DefaultCPUAllocator")
-    )
 
 
 if __name__ == "__main__":

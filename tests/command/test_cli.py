@@ -1,6 +1,7 @@
 """The command line as a user meets it: what it prints, and how it says no."""
 
 import json
+import re
 import subprocess
 import sys
 
@@ -95,8 +96,9 @@ def test_running_out_of_memory_says_what_to_lower(tmp_path):
         "main(sys.argv[1:])\n"
     )
     arguments = ["train", "demo", "--out", str(tmp_path / "run"), "--steps", "1", "--scenes-per-batch", "64"]
-    more = ["--siblings", "16", "--micro-batch", "1024", "--threads", "1", "--eval-every", "0", "--quiet"]
+    more = ["--siblings", "16", "--token-budget", "100000", "--threads", "1", "--eval-every", "0", "--quiet"]
     done = subprocess.run([sys.executable, "-c", code, *arguments, *more], capture_output=True, text=True, check=False)
     assert done.returncode == 2, done.stderr
-    assert "out of memory" in done.stderr
-    assert "--micro-batch" in done.stderr
+    assert "error: out of memory while scoring, with " in done.stderr
+    assert re.search(r"the estimate was [\d.]+ GiB\. To go on, take --token-budget 50000 \(about ", done.stderr)
+    assert "memory, GiB (estimated)" not in done.stderr  # --quiet

@@ -19,6 +19,7 @@ from PIL.Image import Image
 from safetensors import SafetensorError
 from torch import Tensor
 
+from vergence.models.agreement import check
 from vergence.types import Prompt, UserError
 
 SEEDLING = Path(__file__).parent / "seedling_files"
@@ -137,7 +138,12 @@ class Policy:
         token_BT: Int[Tensor, "B T"] | None = None,
         mask_BT: Bool[Tensor, "B T"] | None = None,
     ) -> dict[str, Tensor]:
-        """Arguments of the model's forward: prompts padded on the left, then responses, padded on the right."""
+        """Arguments of the model's forward: prompts padded on the left, then responses, padded on the right.
+
+        Raises:
+            UserError: a prompt's image tokens and the pixels of its images disagree.
+        """
+        check(prompts, image_id=self.reader.image_id, merge=self.model.config.vision_config.spatial_merge_size)
         longest = max(len(prompt.tokens) for prompt in prompts)
         pad = self.reader.tokenizer.pad_token_id
         ids = torch.tensor([[pad] * (longest - len(prompt.tokens)) + list(prompt.tokens) for prompt in prompts])
