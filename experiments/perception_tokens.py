@@ -25,7 +25,7 @@ from vergence.objectives.cppo import VIEWS
 from vergence.objectives.terms import CAPPED
 from vergence.rewards.judge import by_verifier
 from vergence.rollout.collate import collate
-from vergence.rollout.generate import Generate
+from vergence.rollout.decode import sampler_of
 from vergence.rollout.render import render
 from vergence.rollout.sampler import roll_out
 from vergence.scenes.source import open_source
@@ -94,7 +94,7 @@ def main() -> None:
             for name, show in SHOWS.items()
         }
         rollouts = roll_out(
-            Generate(policy), policy.reader, some, prompts["image"], siblings=given.samples, seed=("tokens",),
+            sampler_of(policy), policy.reader, some, prompts["image"], siblings=given.samples, seed=("tokens",),
             temperature=1.0, max_tokens=64, judge=by_verifier(),
         )  # fmt: skip
         batch = collate(rollouts, given.samples)

@@ -157,14 +157,21 @@ class Batch:
     """In units of reward, or of its standard deviation: the method's `credit` decides."""
     advantage_BT: BT
     """What the surrogate sees: `advantage_B` at every token, or what the method's `reshape` made of it."""
+    sampled_entropy_BT: BT | None = None
+    """Entropy (nats) of the distribution that each token was drawn from, if the sampler says so."""
 
     def rows(self, index: slice | Tensor) -> Batch:
         """Some of the rollouts."""
-        return Batch(**{field.name: getattr(self, field.name)[index] for field in fields(self)})
+        return Batch(**{name: held[index] for name, held in self.tensors().items()})
 
     def to(self, device: torch.device) -> Batch:
         """The same on another device."""
-        return Batch(**{field.name: getattr(self, field.name).to(device) for field in fields(self)})
+        return Batch(**{name: held.to(device) for name, held in self.tensors().items()})
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Those that there are, by name."""
+        held = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {name: tensor for name, tensor in held.items() if tensor is not None}
 
 
 # ---------------------------------------------------------------------------------------------------- views
@@ -441,6 +448,8 @@ class Term(NamedTuple):
     """(batch, frozen, live) -> what to minimise at each token. Never reduced in here."""
     select: Select | None = None
     """The tokens it is about, if not all: what `total` and `weigh` count, and what is logged of the selection."""
+    needs: Callable[[Batch], Bool[Tensor, " B"]] | None = None
+    """The rollouts at which it can be other than 0, if not all: the others need not be scored for it."""
 
 
 Objective = Mapping[str, Term]

@@ -27,7 +27,7 @@ TINY = Config(
     scenes_per_batch=4,
     siblings=3,
     parts=2,
-    micro_batch=5,
+    token_budget=400,
     max_tokens=40,
     watch_every=1,
 )
@@ -80,7 +80,7 @@ def test_resume_notices_another_seed_by_its_bits(whole, tmp_path):
 
 
 def test_micro_batches_are_memory_only(whole, tmp_path):
-    train(replace(TINY, micro_batch=64), tmp_path / "run", until=1)
+    train(replace(TINY, token_budget=5004), tmp_path / "run", until=1)
     one, other = next(read_lines(whole / "metrics.jsonl")), next(read_lines(tmp_path / "run" / "metrics.jsonl"))
     assert one.keys() == other.keys()
     for name, value in one.items():

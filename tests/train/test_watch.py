@@ -15,7 +15,7 @@ from vergence.train.config import Config
 from vergence.train.parts import assemble
 from vergence.types import Stats
 
-TINY = Config(steps=1, scenes_per_batch=4, siblings=4, micro_batch=5, max_tokens=40, watch_every=1)
+TINY = Config(steps=1, scenes_per_batch=4, siblings=4, token_budget=400, max_tokens=40, watch_every=1)
 
 
 def table(rows):

@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -96,7 +97,8 @@ def train(arguments: Sequence[str]) -> None:
         chosen = replace(fields, options=options, model=str(model_of(fields.model)))
         evaluate = tune_evaluation(chosen, out) if chosen.eval_every else None
         with Display(chosen.steps, quiet=quiet) as display:
-            last = run(chosen, out, resume=resume, until=until, evaluate=evaluate, watch=display)
+            tell = partial(display.console.print, highlight=False, markup=False, soft_wrap=True)
+            last = run(chosen, out, resume=resume, until=until, evaluate=evaluate, watch=display, tell=tell)
         print(last)
         print(report(out))
         if last.name < name_of(min(chosen.steps, until or chosen.steps)):

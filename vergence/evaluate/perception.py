@@ -12,7 +12,7 @@ from vergence.models.policy import Policy
 from vergence.objectives.terms import CAPPED
 from vergence.rewards.judge import by_verifier
 from vergence.rollout.collate import collate
-from vergence.rollout.generate import Generate
+from vergence.rollout.decode import sampler_of
 from vergence.rollout.render import Wording, render
 from vergence.rollout.sampler import roll_out
 from vergence.scoring.naive import Naive
@@ -43,7 +43,7 @@ def divergences(
         at_once: scenes in one pass; memory only.
     """
     scorer = Naive({"now": policy.logits}, {name: View(show) for name, show in {"image": ORIGINAL, **shows}.items()})
-    sampler, found = Generate(policy), {name: {} for view in shows for name in (view, f"{view} k3")}
+    sampler, found = sampler_of(policy), {name: {} for view in shows for name in (view, f"{view} k3")}
     reads = [Read("image", "logp")]
     reads += [read for view in shows for read in (Read("image", "kl", view), Read(view, "logp"))]
     for start in range(0, len(scenes), at_once):

@@ -18,7 +18,7 @@ from vergence.models.policy import Policy
 from vergence.rewards.judge import leaks
 from vergence.rewards.reasoner import Question, Reasoner, question
 from vergence.rewards.typed import last_boxed, verify
-from vergence.rollout.generate import Generate
+from vergence.rollout.decode import sampler_of
 from vergence.rollout.render import Ask, Wording, render
 from vergence.scenes.speech import false_facts
 from vergence.types import ORIGINAL, Asked, Gold, Prompt, RewardSpec, Scene, UserError, ViewSpec
@@ -147,7 +147,7 @@ def _through(
         for scene in scenes:
             if scene.key not in prompts:
                 prompts[scene.key] = render(policy.reader, scene, show, 0, ask=ask, wording=wording)
-        drawn = Generate(policy)(
+        drawn = sampler_of(policy)(
             [Asked(prompts[scene.key], chance.key(key, ask)) for scene, key in zip(scenes, keys, strict=True)],
             temperature=temperature,
             max_tokens=max_tokens,

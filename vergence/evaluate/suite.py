@@ -12,7 +12,7 @@ from vergence import chance
 from vergence.evaluate.interval import Estimate, bootstrap
 from vergence.models.policy import Policy
 from vergence.rewards.judge import by_verifier
-from vergence.rollout.generate import Generate
+from vergence.rollout.decode import sampler_of
 from vergence.rollout.render import Wording, render
 from vergence.rollout.sampler import roll_out
 from vergence.scenes.speech import false_facts
@@ -46,7 +46,7 @@ def answer(
     """
     if samples < 1 or max_tokens < 1 or temperature < 0:
         raise UserError(f"samples and max_tokens must be at least 1, got {samples} and {max_tokens}")
-    sampler, records = Generate(policy), []
+    sampler, records = sampler_of(policy), []
     at_once = max(1, sampler.at_once // samples)
     for start in range(0, len(scenes), at_once):
         some = scenes[start : start + at_once]

@@ -5,6 +5,8 @@ from functools import partial
 from typing import Literal, NamedTuple
 
 import torch
+from jaxtyping import Bool
+from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from vergence.objectives.grpo import IMAGE
@@ -81,11 +83,11 @@ def contrast(
             distances = [estimate(live.logp("image"), live.read(read)) for read in (KEPT, REMOVED)]
         return softplus_margin(*distances, tau=tau)
 
+    def through(batch: Batch) -> Bool[Tensor, " B"]:
+        return torch.ones_like(batch.mask_BT[:, 0]) if gate == "none" else positive(batch.advantage_B)
+
     def chosen(batch: Batch, frozen: Stats) -> Mask:
-        through_B = (
-            torch.ones_like(batch.advantage_B, dtype=torch.bool) if gate == "none" else positive(batch.advantage_B)
-        )
-        among_BT = batch.mask_BT & through_B[:, None]
+        among_BT = batch.mask_BT & through(batch)[:, None]
         return among_BT if select == "all" else variant.rule(frozen.read(SEEN), frozen.read(BLIND), among_BT, top)
 
     # the anchor is the image again, for the entropies alone: so that they too are read of the gated rollouts only
@@ -93,7 +95,7 @@ def contrast(
     reads = (*(FULL if estimate is None else (IMAGE, KEPT, REMOVED)), *(() if select == "all" else (SEEN, BLIND)))
     return composed(
         base,
-        term("contrast", coefficient, variant.mean, reads, value, chosen, counts=variant.counts),
+        term("contrast", coefficient, variant.mean, reads, value, chosen, counts=variant.counts, needs=through),
         views={"anchor": anchor, "kept": kept, "removed": removed},
         about=variant.about,
         fresh=base.fresh or (coefficient != 0 and fresh == "yes"),

@@ -5,6 +5,9 @@ from functools import partial
 from math import inf
 from typing import Literal
 
+from jaxtyping import Bool
+from torch import Tensor
+
 from vergence.objectives.credit import standardised
 from vergence.objectives.objective import add, composed, term, term_of
 from vergence.objectives.terms import ESTIMATORS, Clipped, clip_fraction, itself, k3, surprise, surrogate
@@ -90,11 +93,16 @@ def clipped_surrogate(
         return clip_fraction(live.logp("image"), batch.sampled_logp_BT, batch.advantage_BT, clip=clip)
 
     metrics = add(
-        term("clip_ratio/low", 1.0, PER_TOKEN, (IMAGE,), lambda *seen: clipped(*seen).low_BT),
-        term("clip_ratio/high", 1.0, PER_TOKEN, (IMAGE,), lambda *seen: clipped(*seen).high_BT),
+        term("clip_ratio/low", 1.0, PER_TOKEN, (IMAGE,), lambda *seen: clipped(*seen).low_BT, needs=advantaged),
+        term("clip_ratio/high", 1.0, PER_TOKEN, (IMAGE,), lambda *seen: clipped(*seen).high_BT, needs=advantaged),
     )
-    views = {"image": View(Original())}
-    return Method(about, credit, term("surrogate", 1.0, mean, (IMAGE,), policy), views, metrics=metrics)
+    own, views = term("surrogate", 1.0, mean, (IMAGE,), policy, needs=advantaged), {"image": View(Original())}
+    return Method(about, credit, own, views, metrics=metrics)
+
+
+def advantaged(batch: Batch) -> Bool[Tensor, " B"]:
+    """The rollouts with an advantage: at the others the surrogate is 0 whatever the policy says."""
+    return ((batch.advantage_BT != 0) & batch.mask_BT).any(-1)
 
 
 def regularised(

@@ -6,6 +6,8 @@ from types import MappingProxyType
 from typing import Literal
 
 import torch
+from jaxtyping import Bool
+from torch import Tensor
 
 from vergence.objectives.weighting import Mean
 from vergence.types import BT, Batch, Mask, Method, Objective, Read, Scalar, Select, Stats, Term, UserError, View
@@ -22,6 +24,7 @@ def term(
     select: Select | None = None,
     *,
     counts: Literal["selected", "all"] = "selected",
+    needs: Callable[[Batch], Bool[Tensor, " B"]] | None = None,
 ) -> Objective:
     """The objective coefficient * mean(value) over the selected response tokens; the empty one if the coefficient is 0.
 
@@ -36,6 +39,7 @@ def term(
         value: (batch, frozen, live) -> one number per token.
         select: (batch, frozen) -> the tokens that the mean is over; None is every response token.
         counts: what the mean divides by: the selected tokens (or the rollouts that have any), or all.
+        needs: the rollouts at which `value` can be other than 0 where it counts; None is all.
     """
     if coefficient == 0:
         return {}
@@ -52,7 +56,7 @@ def term(
     def scaled(batch: Batch, frozen: Stats, live: Stats) -> BT:
         return coefficient * value(_seen(batch), _inside(batch, frozen), _inside(batch, live))
 
-    return {name: Term(reads, total, weigh, scaled, None if select is None else chosen)}
+    return {name: Term(reads, total, weigh, scaled, None if select is None else chosen, needs)}
 
 
 def _seen(batch: Batch) -> Batch:

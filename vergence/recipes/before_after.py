@@ -79,7 +79,7 @@ def before_after(
         return records
 
     tell(f"training: {config.method}, {config.steps} steps of {config.scenes_per_batch} x {config.siblings} responses")
-    last = train(config, out, evaluate=tune_evaluation(config, out), watch=watch)
+    last = train(config, out, evaluate=tune_evaluation(config, out), watch=watch, tell=tell)
     if last.name != name_of(config.steps):
         raise KeyboardInterrupt
     tell(f"answering {len(scenes)} held-out questions {SAMPLES} times: before, after, and after without the image")

@@ -40,7 +40,7 @@ def _papo_run(size: str, method: str) -> Config:
         scenes_per_batch=384,
         siblings=5,
         parts=3,
-        micro_batch=4,
+        token_budget=8192,
         sample_batch=32,
         max_tokens=LONGEST,
         reasoner="deepseek-ai/DeepSeek-R1-Distill-Qwen-7B",

@@ -26,6 +26,8 @@ from torch import Tensor
 
 Pair = tuple[int, int]
 TILE = {"cpu": (512, 1024), "cuda": (4096, 8192)}  # rows (over all views) and columns: 2 MiB and 128 MiB in float32
+KEPT = 16
+"""A vocabulary of at most so many hidden states' width: its logits are no more than what a layer keeps of a token."""
 
 
 class FusedOut(NamedTuple):
@@ -48,6 +50,8 @@ class _Plan(NamedTuple):
     rows: int  # of one view
     columns: int
     dtype: torch.dtype
+    kept: bool
+    """Whether logits are kept for the backward pass instead of computed again: all of them are one tile then."""
 
     def sweep(self, hidden_KND: Tensor, weight_VD: Tensor) -> Iterator[tuple[slice, slice, Tensor]]:
         """The logits of every view, a tile (n rows, v columns) at a time: which rows, which columns, z_Knv."""
@@ -103,7 +107,8 @@ def fused(
         entropies: the views whose entropy is wanted.
         kls, js: the pairs (p, q) of views of which KL(p || q) is wanted, and those of which JS is.
         grad: which views carry gradient, to hidden states and weight; the others are constants. None is all.
-        rows, columns: the most of a tile; rows are counted over all views, but one token's views are never split.
+        rows, columns: the most of a tile; rows are counted over all views, but one token's views are never split. If
+            neither is given, the logits of a small vocabulary (`KEPT`) are one tile, and kept for the backward pass.
 
     Raises:
         ValueError: shapes that do not match, a token or a view that is not there, a temperature or tile not positive.
@@ -116,12 +121,16 @@ def fused(
     [0.5, 0.75, 0.6931, 0.1438, 0.0338]
     """
     K, most = len(hidden_KND), TILE.get(hidden_KND.device.type, TILE["cuda"])
+    untiled = rows is None and columns is None
     rows, columns = most[0] if rows is None else rows, most[1] if columns is None else columns
     outputs = [("logp", (view,)) for view in range(K)] + [("entropy", (view,)) for view in dict.fromkeys(entropies)]
     outputs += [(kind, tuple(pair)) for kind, pairs in (("kl", kls), ("js", js)) for pair in dict.fromkeys(pairs)]
     grad = (True,) * K if grad is None else tuple(grad)
     dtype = torch.promote_types(torch.promote_types(hidden_KND.dtype, weight_VD.dtype), torch.float32)
-    plan = _Plan(tuple(outputs), grad, temperature, max(1, rows // max(1, K)), columns, dtype)
+    kept, rows_each = len(weight_VD) <= KEPT * weight_VD.shape[-1] and untiled, max(1, rows // max(1, K))
+    if kept:
+        rows_each, columns = max(1, hidden_KND.shape[1]), len(weight_VD)
+    plan = _Plan(tuple(outputs), grad, temperature, rows_each, columns, dtype, kept)
     _check(hidden_KND, weight_VD, token_N, plan, rows)
     of: dict[str, dict] = {kind: {} for kind in ("logp", "entropy", "kl", "js")}
     for (kind, views), value_N in zip(outputs, _Fused.apply(hidden_KND, weight_VD, token_N, plan), strict=True):
@@ -147,7 +156,7 @@ def _check(hidden_KND: Tensor, weight_VD: Tensor, token_N: Tensor, plan: _Plan, 
 class _Fused(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, hidden_KND: Tensor, weight_VD: Tensor, token_N: Tensor, plan: _Plan) -> Tensor:
-        lse_KN, value_ON = _statistics(hidden_KND, weight_VD, token_N, plan)
+        lse_KN, value_ON, tile = _statistics(hidden_KND, weight_VD, token_N, plan)
         sides_ON2 = value_ON.new_zeros(*value_ON.shape, 2)  # of a JS, KL(p || r) and KL(q || r)
         pairs = [(o, views) for o, (kind, views) in enumerate(plan.outputs) if kind == "js"]
         for rows, _, z_Knv in plan.sweep(hidden_KND, weight_VD) if pairs else ():
@@ -158,13 +167,13 @@ class _Fused(torch.autograd.Function):
                     sides_ON2[o, rows, side] += (logp_Knv[view] - middle_nv).mul_(logp_Knv[view].exp()).sum(-1)
         value_ON += sides_ON2.mean(-1)
         ctx.plan = plan
-        ctx.save_for_backward(hidden_KND, weight_VD, token_N, lse_KN, value_ON, sides_ON2)
+        ctx.save_for_backward(hidden_KND, weight_VD, token_N, lse_KN, value_ON, sides_ON2, tile)
         return value_ON
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, up_ON: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
-        hidden_KND, weight_VD, token_N, lse_KN, *per_output = ctx.saved_tensors
+        hidden_KND, weight_VD, token_N, lse_KN, *per_output, tile = ctx.saved_tensors
         plan, work, to_weight = ctx.plan, list(ctx.plan.work(up_ON)), ctx.needs_input_grad[1]
         d_hidden_KND = torch.zeros_like(hidden_KND, dtype=plan.dtype)
         d_weight_VD = torch.zeros_like(weight_VD) if to_weight else None
@@ -173,8 +182,11 @@ class _Fused(torch.autograd.Function):
             d_weight_vD = torch.zeros_like(weight_vD, dtype=plan.dtype)
             for rows_n, outputs, learners, seen in work:
                 state_KnD = torch.stack([hidden_KND[view, rows_n] for view in seen])
-                logits = zip(seen, plan.logits(state_KnD, weight_vD), strict=True)
-                logp = {view: z_nv.sub_(lse_KN[view, rows_n, None]) for view, z_nv in logits}
+                if tile is None:
+                    logits = zip(seen, plan.logits(state_KnD, weight_vD), strict=True)
+                    logp = {view: z_nv.sub_(lse_KN[view, rows_n, None]) for view, z_nv in logits}
+                else:
+                    logp = {view: tile[view, rows_n] for view in seen}
                 parts = [(*plan.outputs[o], *(x[o, rows_n, None] for x in (up_ON, *per_output))) for o in outputs]
                 dz_nv = _dlogits(logp, learners, parts, *_place(token_N[rows_n], columns)).div_(plan.temperature)
                 for view, part_nD in zip(learners, plan.product(dz_nv, weight_vD).chunk(len(learners)), strict=True):
@@ -186,8 +198,10 @@ class _Fused(torch.autograd.Function):
         return d_hidden_KND.to(hidden_KND.dtype), d_weight_VD, None, None
 
 
-def _statistics(hidden_KND: Tensor, weight_VD: Tensor, token_N: Tensor, plan: _Plan) -> tuple[Tensor, Tensor]:
-    """One sweep: log sum e^z of every view and row, and every output but a JS, which is 0."""
+def _statistics(
+    hidden_KND: Tensor, weight_VD: Tensor, token_N: Tensor, plan: _Plan
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """One sweep: log sum e^z of every view and row, every output but a JS, which is 0, and log p if it is kept."""
     sum_KN, sampled_KN = hidden_KND.new_zeros(2, *hidden_KND.shape[:2], dtype=plan.dtype)
     # A finite start, so that the first correction is 0 * e^(-large) and not of infinity less infinity.
     max_KN = torch.full_like(sum_KN, torch.finfo(plan.dtype).min / 2)
@@ -213,7 +227,7 @@ def _statistics(hidden_KND: Tensor, weight_VD: Tensor, token_N: Tensor, plan: _P
         elif kind != "js":
             mean_N = value_N / sum_KN[p] - log_KN[p]
             value_N.copy_(mean_N + log_KN[q[0]] if q else -mean_N)
-    return max_KN + log_KN, value_ON
+    return max_KN + log_KN, value_ON, x_Knv.sub_(log_KN[..., None]) if plan.kept and len(token_N) else None
 
 
 def _dlogits(logp: dict[int, Tensor], learners: list[int], parts: list, inside_n: Tensor, place_n: Tensor) -> Tensor:

@@ -21,16 +21,27 @@ Logits = Callable[[Sequence[Prompt], Int[Tensor, "B T"], Bool[Tensor, "B T"]], F
 """A policy as the scorer sees it: prompts and response tokens -> the logits before each response token."""
 Prompts = Mapping[str, Sequence[Prompt]]
 """view -> the prompt of each scene of the step."""
+Packing = Literal["whole", "groups", "open", "responses"]
+"""What is read with a row: its prompt; its prompt, once for all rows of its scene that are in the same micro-batch, or
+that come while the prompt is open; nothing else."""
 
 
 @runtime_checkable
 class Scorer(Protocol):
     """What a scorer can do."""
 
+    @property
+    def packing(self) -> Packing:
+        """How rows are best put together into micro-batches."""
+        ...
+
     def open(
         self, batch: Batch, prompts: Prompts, reads: Sequence[Read]
-    ) -> AbstractContextManager[Callable[[slice], Stats]]:
-        """A context that gives the statistics of some rows; gradient work shared by rows is finished on leaving it."""
+    ) -> AbstractContextManager[Callable[[slice | Tensor], Stats]]:
+        """A context that gives the statistics of some rows; gradient work shared by rows is finished on leaving it.
+
+        Every row is asked for once, and the backward pass of what was given precedes the next.
+        """
         ...
 
 
@@ -54,9 +65,11 @@ class Naive:
     def __init__(self, policies: Mapping[str, Logits], views: Mapping[str, View], *, temperature: float = 1.0) -> None:
         self.policies, self.views, self.temperature = policies, views, temperature
 
+    packing: Packing = "whole"
+
     def open(
         self, batch: Batch, prompts: Prompts, reads: Sequence[Read]
-    ) -> AbstractContextManager[Callable[[slice], Stats]]:
+    ) -> AbstractContextManager[Callable[[slice | Tensor], Stats]]:
         """See `Scorer`. Nothing is shared between rows here, so there is nothing to finish."""
         return nullcontext(lambda rows: self.score(batch.rows(rows), prompts, reads))
 

@@ -66,11 +66,15 @@ class Config:
     """Optimizer steps on one batch of rollouts, each on its share of the scenes (PAPO: 3)."""
     passes: int = 1
     """Times that a batch of rollouts is gone through."""
-    micro_batch: int = 96
-    """Rollouts in one forward pass. Memory only: the gradient does not depend on it."""
-    scorer: Literal["naive", "shared"] = "naive"
-    """How responses are scored: "naive" reads the prompt and its images again for each; "shared" reads them once for
-    all responses of a scene that are in a micro-batch. The same but for the rounding of sums, and faster."""
+    scorer: Literal["auto", "naive", "graph", "leaf", "recompute"] = "auto"
+    """How responses are scored. "naive" reads the prompt and its images again for each; the others read them once for
+    all responses of a scene, and differ in what they keep of a prompt for its backward pass: its "graph", for which all
+    its responses must fit at once; its keys and values as a "leaf", beside the graph; or those alone ("recompute": the
+    least memory, one more pass through the prompt). "auto" is "leaf" where the model allows it, else "naive"."""
+    verify_scorer: bool = False
+    """Before the first step, compare the scorer's statistics and gradient with the naive one's; stop if they differ."""
+    token_budget: int = 2**14
+    """Tokens of one view in one forward pass, padding included. Memory only: the gradient does not depend on it."""
     sample_batch: int = 256
     """Responses that are sampled at once. Memory only: nobody's noise depends on it."""
     lr: float = 1.5e-4
@@ -113,7 +117,7 @@ class Config:
             "reasoner_tokens",
             "parts",
             "passes",
-            "micro_batch",
+            "token_budget",
             "sample_batch",
             "eval_scenes",
             "eval_samples",

@@ -14,21 +14,27 @@ from typing import Any
 import torch
 
 from vergence.models.policy import Policy
+from vergence.models.sizes import sizes
 from vergence.rollout.collate import collate
+from vergence.rollout.render import render
 from vergence.scoring.naive import Prompts
 from vergence.train import checkpoint
 from vergence.train.ask import ask, leak_rate, render_views
 from vergence.train.checkpoint import Pending, Standing
 from vergence.train.config import Config
+from vergence.train.memory import HalfUpdated, Longest, Memory, during, there_is
 from vergence.train.parts import Parts, assemble
 from vergence.train.run import RunFolder, rollout_records
 from vergence.train.step import accumulate, freeze, reshaped
+from vergence.train.verify import verify
 from vergence.train.watch import drift, gradient_ratio, watched, watching
-from vergence.types import Metrics, Rollout, UserError, with_advantage
+from vergence.types import ORIGINAL, Metrics, Rollout, UserError, with_advantage
 
 Evaluate = Callable[[Policy], Mapping[str, float]]
 Watch = Callable[[int, Metrics, float], None]
 """(step, metrics, seconds) after every optimizer step."""
+PROBED = 16
+"""Scenes from whose prompts the need of memory is estimated."""
 
 
 class Clock:
@@ -53,6 +59,7 @@ def train(
     until: int | None = None,
     evaluate: Evaluate | None = None,
     watch: Watch = lambda *_: None,
+    tell: Callable[[str], None] = lambda _: None,
 ) -> Path:
     """Train as the config says, in the run folder `out`, and return the last checkpoint.
 
@@ -60,37 +67,38 @@ def train(
         resume: go on from the last checkpoint in `out`; the result is the uninterrupted run's, bit for bit on a CPU.
         until: stop (with a checkpoint) after this optimizer step; the config's `steps` is unchanged.
         evaluate: called every `config.eval_every` steps; what it returns is logged under "eval/".
-        watch: told the metrics of every step.
+        watch, tell: told the metrics of every step; before the first, the need of memory and how the scorer compares.
 
     Raises:
         UserError: the config asks for something that does not exist, or for evaluation without an `evaluate`; or `out`
-            cannot be used; or scenes or a reasoner are not to be had (what was finished is kept).
+            cannot be used; or scenes or a reasoner are not to be had, or memory (what was finished is kept).
     """
     if config.eval_every and evaluate is None:
         raise UserError(f"eval_every is {config.eval_every}, but nothing was given as `evaluate`; give it, or set 0")
-    parts = assemble(config, Path(out))
-    run = RunFolder.resume(Path(out), config) if resume else RunFolder.start(Path(out), config)
-    saved = checkpoint.latest(run.checkpoints)
-    stands = checkpoint.restore(saved, parts.policy, parts.optimizer) if saved else Standing(0, 0, None)
-    run.forget_after(stands.step)
-    end, prompts = min(config.steps, until or config.steps), None
+    parts, run, saved, stands = opened(config, Path(out), resume=resume)
+    end, prompts, verifying = min(config.steps, until or config.steps), None, config.verify_scorer
 
     def keep() -> None:
         checkpoint.save_unless_there(run.checkpoints, parts, stands)
 
-    with finishing_on_interrupt() as interrupted, keeping_what_is_finished(keep):
+    memory = foreseen(parts, stands.position)
+    if stands.step < end:
+        tell(memory.told())
+    with finishing_on_interrupt() as interrupted, keeping_what_is_finished(keep), memory.explaining():
         while stands.step < end:
             clock, metrics = Clock(), {"step": stands.step + 1}
             if stands.pending is None or prompts is None:
                 stands, prompts, seen = take_round(parts, run, stands, clock)
                 metrics |= seen
+            if verifying:
+                tell(verified(parts, stands.pending, prompts))
+                verifying = False
             metrics |= update(parts, stands.pending, prompts, stands.step)
             clock.lap("update_s")
             stands = stands.after_a_step(config.steps_per_batch)
             try:
                 if evaluate and is_due(stands.step, config.eval_every, config):
-                    metrics |= {f"eval/{name}": value for name, value in evaluate(parts.policy).items()}
-                    clock.lap("eval_s")
+                    metrics |= evaluated(evaluate, parts.policy, clock)
             finally:  # the step is taken, whatever becomes of its evaluation
                 run.append("metrics.jsonl", [metrics])
             stopping = stands.step == end or interrupted()
@@ -105,6 +113,27 @@ def train(
     return saved
 
 
+def opened(config: Config, out: Path, *, resume: bool) -> tuple[Parts, RunFolder, Path | None, Standing]:
+    """The parts of a run, its folder, its last checkpoint and where that stands: a new one, or as it was left."""
+    parts = assemble(config, out)
+    run = RunFolder.resume(out, config) if resume else RunFolder.start(out, config)
+    saved = checkpoint.latest(run.checkpoints)
+    stands = checkpoint.restore(saved, parts.policy, parts.optimizer) if saved else Standing(0, 0, None)
+    run.forget_after(stands.step)
+    return parts, run, saved, stands
+
+
+def foreseen(parts: Parts, position: int) -> Memory:
+    """What memory the run needs, by the longest prompt of the first scenes from this position on."""
+    config, method = parts.config, parts.method
+    scenes = parts.source.train(position, min(PROBED, config.scenes_per_batch), seed=config.seed)
+    prompts = [render(parts.policy.reader, one, ORIGINAL, 0, ask=method.ask, wording=config.wording) for one in scenes]
+    patches = max(0 if prompt.pixels is None else len(prompt.pixels) for prompt in prompts)
+    longest = Longest(max(len(prompt.tokens) for prompt in prompts), patches)
+    keep = getattr(parts.scorer, "keep", "naive")
+    return Memory(sizes(parts.policy.model), config, method, longest, keep, there_is(parts.policy.device))
+
+
 def take_round(parts: Parts, run: RunFolder, stands: Standing, clock: Clock) -> tuple[Standing, Prompts, Metrics]:
     """The batch to train on, its scenes under every view, and what there is to say of them.
 
@@ -114,15 +143,17 @@ def take_round(parts: Parts, run: RunFolder, stands: Standing, clock: Clock) -> 
     if stands.pending is not None:
         scenes = parts.captioner([parts.source.scene(key) for key in stands.pending.scenes])
         return stands, render_views(parts, scenes, round_, {}), {}
-    asked = ask(parts, round_, stands.position)
+    with during("sampling"):
+        asked = ask(parts, round_, stands.position)
     clock.lap("ask_s")
     scenes = parts.captioner([rollout.scene for rollout in asked.rollouts[:: parts.config.siblings]])
     prompts = render_views(parts, scenes, round_, watching(parts.config, round_))
-    pending = freeze_round(parts, asked.rollouts, prompts)
-    metrics = asked.metrics | leak_rate(parts, asked.rollouts, scenes) | drift(parts.method, pending.batch)
-    if "watched" in prompts:
-        metrics |= watched(parts, pending.batch, pending.frozen, prompts)
-        metrics |= gradient_ratio(parts, pending.batch, pending.frozen, prompts)
+    with during("scoring"):
+        pending = freeze_round(parts, asked.rollouts, prompts)
+        metrics = asked.metrics | leak_rate(parts, asked.rollouts, scenes) | drift(parts.method, pending.batch)
+        if "watched" in prompts:
+            metrics |= watched(parts, pending.batch, pending.frozen, prompts)
+            metrics |= gradient_ratio(parts, pending.batch, pending.frozen, prompts)
     run.append("rollouts.jsonl", rollout_records(stands.step + 1, asked.rollouts, pending.batch.advantage_B))
     clock.lap("score_s")
     return Standing(stands.step, asked.position, pending), prompts, metrics
@@ -134,7 +165,7 @@ def freeze_round(parts: Parts, rollouts: Sequence[Rollout], prompts: Prompts) ->
     reward_SG = torch.tensor([rollout.verdict.reward for rollout in rollouts]).view(-1, config.siblings)
     advantage_B = method.credit(reward_SG).flatten()
     batch = with_advantage(collate(rollouts, config.siblings), advantage_B).to(parts.policy.device)
-    frozen = freeze(method, batch, parts.scorer, prompts, micro_batch=config.micro_batch)
+    frozen = freeze(method, batch, parts.scorer, prompts, budget=config.token_budget)
     keys = tuple(rollout.scene.key for rollout in rollouts[:: config.siblings])
     return Pending(reshaped(method, batch, frozen, parts.backend), frozen, keys)
 
@@ -145,19 +176,36 @@ def update(parts: Parts, pending: Pending, prompts: Prompts, step: int) -> Metri
     size = len(pending.batch.key_B) // config.parts
     first = step % config.steps_per_batch % config.parts * size
     batch, frozen = (held.rows(slice(first, first + size)) for held in (pending.batch, pending.frozen))
-    if parts.method.fresh and step % config.steps_per_batch:
-        frozen = freeze(parts.method, batch, parts.scorer, prompts, micro_batch=config.micro_batch)
     for group in parts.optimizer.param_groups:
         group["lr"] = learning_rate(config, step)
-    model.train()
-    parts.optimizer.zero_grad(set_to_none=True)
-    metrics = accumulate(
-        parts.method, batch, frozen, parts.scorer, prompts, backend=parts.backend, micro_batch=config.micro_batch
-    )
-    metrics["grad_norm"] = parts.backend.clip(model.parameters(), config.clip_norm)
+    with during("scoring"):
+        if parts.method.fresh and step % config.steps_per_batch:
+            frozen = freeze(parts.method, batch, parts.scorer, prompts, budget=config.token_budget, weights="today")
+        model.train()
+        parts.optimizer.zero_grad(set_to_none=True)
+        metrics = accumulate(
+            parts.method, batch, frozen, parts.scorer, prompts, backend=parts.backend, budget=config.token_budget
+        )
+        metrics["grad_norm"] = parts.backend.clip(model.parameters(), config.clip_norm)
     metrics["learning_rate"] = parts.optimizer.param_groups[0]["lr"]
-    parts.optimizer.step()
+    with during("updating the weights"):
+        parts.optimizer.step()
+        parts.optimizer.zero_grad(set_to_none=True)  # sampling needs the room
     model.eval()
+    return metrics
+
+
+def verified(parts: Parts, pending: Pending, prompts: Prompts) -> str:
+    """See `train.verify`."""
+    with during("scoring"):
+        return verify(parts, pending, prompts)
+
+
+def evaluated(evaluate: Evaluate, policy: Policy, clock: Clock) -> Metrics:
+    """What the evaluation says, by its name in the log."""
+    with during("evaluating"):
+        metrics = {f"eval/{name}": value for name, value in evaluate(policy).items()}
+    clock.lap("eval_s")
     return metrics
 
 
@@ -183,11 +231,13 @@ def is_due(step: int, every: int, config: Config) -> bool:
 
 @contextmanager
 def keeping_what_is_finished(save: Callable[[], None]) -> Iterator[None]:
-    """A run that has to end because scenes, captions or a reasoner cannot be had is saved first."""
+    """A run that has to end because scenes, captions, a reasoner or memory cannot be had is saved first."""
     try:
         yield
+    except HalfUpdated:
+        raise
     except UserError:
-        with suppress(UserError):  # no space to save: what is told is why the run ends
+        with suppress(UserError), during("saving"):  # no space to save: what is told is why the run ends
             save()
         raise
 

@@ -1,6 +1,8 @@
 """What a run is made of, before anything is written."""
 
+import sys
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
 from typing import NamedTuple
@@ -9,15 +11,16 @@ import torch
 
 from vergence import objectives
 from vergence.models.policy import Policy, load
-from vergence.models.prefix import SharedPrefix
+from vergence.models.prefix import Prefix, refusal
 from vergence.models.saliency import load_saliency
 from vergence.rewards.judge import Judge, by_reasoner, by_verifier
 from vergence.rollout.captions import Captioner, open_captions
-from vergence.rollout.generate import Generate
+from vergence.rollout.decode import sampler_of
 from vergence.rollout.reason import load_reasoner
 from vergence.rollout.sampler import Sampler
 from vergence.scenes.source import Source, open_source
 from vergence.scoring.naive import Naive, Scorer
+from vergence.scoring.shared import Shared
 from vergence.train.backend import Backend, OneProcess
 from vergence.train.config import Config
 from vergence.types import Caption, Erase, Method, Salient, Swap, View
@@ -37,6 +40,8 @@ class Parts(NamedTuple):
     """Writes captions into scenes, where a view needs them."""
     saliency: Saliency | None
     scorer: Scorer
+    definition: Scorer | None
+    """The naive scorer, where the other is to be compared with it before the first step."""
     backend: Backend
     optimizer: torch.optim.Optimizer
 
@@ -65,11 +70,12 @@ def assemble(config: Config, run: Path) -> Parts:
         method,
         source,
         policy,
-        Generate(policy, at_once=config.sample_batch),
+        sampler_of(policy, at_once=config.sample_batch),
         _judge(config, method, run),
         _captioner(config, method, initial, run),
         _saliency(config, method),
         _scorer(config, method, policy, initial),
+        _scorer(replace(config, scorer="naive"), method, policy, initial) if config.verify_scorer else None,
         OneProcess(),
         optimizer,
     )
@@ -83,11 +89,19 @@ def _initial(config: Config) -> Policy:
 
 
 def _scorer(config: Config, method: Method, policy: Policy, initial: Callable[[], Policy]) -> Scorer:
-    read = (lambda one: one.logits) if config.scorer == "naive" else SharedPrefix
-    policies = {"now": read(policy)}
+    policies = {"now": policy}
     if any(view.policy == "reference" for view in method.views.values()):
-        policies["reference"] = read(initial())
-    return Naive(policies, {**method.views, "watched": WATCHED}, temperature=config.temperature)
+        policies["reference"] = initial()
+    views, keep = {**method.views, "watched": WATCHED}, config.scorer
+    if keep == "auto":
+        why = refusal(policy.model)
+        keep = "leaf" if why is None else "naive"
+        if why is not None:
+            print(f"every response reads its prompt again (--scorer naive): {why}", file=sys.stderr)
+    if keep == "naive":
+        return Naive({name: one.logits for name, one in policies.items()}, views, temperature=config.temperature)
+    read = {name: Prefix(one) for name, one in policies.items()}
+    return Shared(read, views, temperature=config.temperature, keep=keep, budget=config.token_budget)
 
 
 def _judge(config: Config, method: Method, run: Path) -> Judge:
@@ -110,7 +124,7 @@ def _captioner(config: Config, method: Method, initial: Callable[[], Policy], ru
     frozen = initial() if config.captions == "initial" else None
     return open_captions(
         config.captions,
-        sampler=Generate(frozen, at_once=config.sample_batch) if frozen else None,
+        sampler=sampler_of(frozen, at_once=config.sample_batch) if frozen else None,
         reader=frozen.reader if frozen else None,
         seed=config.seed,
         max_tokens=config.max_tokens,

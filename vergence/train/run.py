@@ -21,7 +21,7 @@ from vergence.train.config import Config, from_yaml, to_yaml
 from vergence.types import B, Rollout, UserError
 
 FILES = ("metrics.jsonl", "rollouts.jsonl", "timings.jsonl")
-MAY_CHANGE = {"steps", "micro_batch", "sample_batch", "save_every", "server_model"}
+MAY_CHANGE = {"steps", "token_budget", "scorer", "verify_scorer", "sample_batch", "save_every", "server_model"}
 """Fields that may differ when a run is resumed. Another cut into batches changes nothing but the rounding of sums."""
 
 

@@ -1,20 +1,42 @@
 """One optimizer step's gradient: totals, then micro-batches, each term divided once."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from typing import Literal
 
 import torch
+from jaxtyping import Bool
+from torch import Tensor
 
 from vergence.objectives.objective import reads_of, reads_of_method, reduce
 from vergence.scoring.naive import Prompts, Scorer, reads_when
 from vergence.train.backend import Backend
-from vergence.types import Batch, Method, Read, Stats
+from vergence.train.packing import micro_batches
+from vergence.types import BT, Batch, Method, Read, Stats, Term
+
+Weights = Literal["sampling", "today"]
 
 
-def freeze(method: Method, batch: Batch, scorer: Scorer, prompts: Prompts, *, micro_batch: int) -> Stats:
-    """What the method needs to know under the weights that sampled; no gradient."""
+def freeze(
+    method: Method, batch: Batch, scorer: Scorer, prompts: Prompts, *, budget: int, weights: Weights = "sampling"
+) -> Stats:
+    """What the method needs to know under the weights that sampled, or under today's; no gradient.
+
+    The entropy of what the policy saw when it sampled is the sampler's, which has it for nothing.
+    """
     reads = reads_when(reads_of_method(method), "frozen")
-    return measure(batch, scorer, prompts, reads, micro_batch=micro_batch)
+    known = {read: seen_by_sampler(read, method, batch) for read in reads} if weights == "sampling" else {}
+    stats = measure(batch, scorer, prompts, [read for read in reads if known.get(read) is None], budget=budget)
+    return Stats({**stats.value, **{read[:3]: found_BT for read, found_BT in known.items() if found_BT is not None}})
+
+
+def seen_by_sampler(read: Read, method: Method, batch: Batch) -> BT | None:
+    """What the sampler has said of it already: 0 where the view's gate lets a rollout not through; None if nothing."""
+    view, sampled = method.views[read.view], method.views[method.sample_view]
+    if read.quantity != "entropy" or batch.sampled_entropy_BT is None or view[:2] != sampled[:2]:
+        return None
+    inside_BT = batch.mask_BT if view.gate is None else batch.mask_BT & view.gate(batch.advantage_B)[:, None]
+    return batch.sampled_entropy_BT.where(inside_BT, 0.0)
 
 
 def reshaped(method: Method, batch: Batch, frozen: Stats, backend: Backend) -> Batch:
@@ -25,13 +47,15 @@ def reshaped(method: Method, batch: Batch, frozen: Stats, backend: Backend) -> B
 
 
 @torch.no_grad()
-def measure(batch: Batch, scorer: Scorer, prompts: Prompts, reads: Sequence[Read], *, micro_batch: int) -> Stats:
+def measure(batch: Batch, scorer: Scorer, prompts: Prompts, reads: Sequence[Read], *, budget: int) -> Stats:
     """These reads of the whole batch; no gradient."""
     if not reads:
         return Stats({})
+    pieces = micro_batches(batch, read_in(prompts, reads), packing=scorer.packing, budget=budget)
     with scorer.open(batch, prompts, reads) as scores:
-        parts = [scores(rows).value for rows in cuts(len(batch.key_B), micro_batch)]
-    return Stats({key: torch.cat([part[key] for part in parts]) for key in parts[0]})
+        parts = [scores(rows).value for rows in pieces]
+    back_B = torch.cat(pieces).argsort()
+    return Stats({key: torch.cat([part[key] for part in parts])[back_B] for key in parts[0]})
 
 
 def accumulate(
@@ -42,13 +66,15 @@ def accumulate(
     prompts: Prompts,
     *,
     backend: Backend,
-    micro_batch: int,
+    budget: int,
 ) -> dict[str, float]:
     """Add the gradient of one optimizer step to the weights.
 
+    Rollouts that no term needs are not scored; the totals count them all the same.
+
     Args:
         batch: the rollouts of this optimizer step, on this process.
-        micro_batch: rollouts in one forward pass; memory only, the gradient does not depend on it.
+        budget: the most tokens in one forward pass; memory only, the gradient does not depend on it.
 
     Returns:
         The loss, each term's share of it, and the method's metrics, over the whole step and all processes.
@@ -56,8 +82,11 @@ def accumulate(
     terms = {**method.objective, **method.metrics}
     totals = backend.sum({name: term.total(batch, frozen) for name, term in terms.items()})
     seen = dict.fromkeys(terms, torch.zeros((), dtype=torch.float64))
-    with scorer.open(batch, prompts, reads_when(reads_of(terms), "live", "grad")) as scores:
-        for rows in cuts(len(batch.key_B), micro_batch):
+    needed_B, reads = needed(terms.values(), batch), reads_when(reads_of(terms), "live", "grad")
+    batch, frozen = batch.rows(needed_B), frozen.rows(needed_B)
+    pieces = micro_batches(batch, read_in(prompts, reads), packing=scorer.packing, budget=budget)
+    with scorer.open(batch, prompts, reads) as scores:
+        for rows in pieces:
             here, past, live = batch.rows(rows), frozen.rows(rows), scores(rows)
             now = live.detach()
             weights = {name: term.weigh(here, past, now) for name, term in terms.items()}
@@ -73,10 +102,14 @@ def accumulate(
     return {"loss": sum(losses.values()), **losses, **{name: shares[name] for name in method.metrics}}
 
 
-def cuts(number: int, at_once: int) -> Iterator[slice]:
-    """Slices of at most `at_once` that cover `number`.
+def needed(terms: Iterable[Term], batch: Batch) -> Bool[Tensor, " B"]:
+    """The rollouts that at least one of the terms is about."""
+    every_B = torch.ones_like(batch.mask_BT[:, 0])
+    about = [every_B if term.needs is None else term.needs(batch) for term in terms]
+    return torch.stack(about).any(0) if about else ~every_B
 
-    >>> list(cuts(5, 2))
-    [slice(0, 2, None), slice(2, 4, None), slice(4, 5, None)]
-    """
-    return (slice(start, min(start + at_once, number)) for start in range(0, number, at_once))
+
+def read_in(prompts: Prompts, reads: Sequence[Read]) -> Prompts:
+    """The prompts of the views that are read."""
+    views = {name for read in reads for name in (read.view, read.against)}
+    return {view: of_scene for view, of_scene in prompts.items() if view in views}

@@ -39,7 +39,7 @@ def watched(parts: Parts, batch: Batch, frozen: Stats, prompts: Prompts) -> Metr
     reads = [Read("image", "logp"), Read("image", "entropy")]
     for name in ("watched", *views):
         reads += [Read("image", "kl", name), Read(name, "logp"), Read(name, "entropy")]
-    stats = measure(batch, parts.scorer, prompts, reads, micro_batch=parts.config.micro_batch)
+    stats = measure(batch, parts.scorer, prompts, reads, budget=parts.config.token_budget)
     metrics: Metrics = {}
     if parts.method.views["image"].show == Original():  # a blind policy's distance to a masked image says nothing
         seen = _of_view("watched", stats, batch.mask_BT)
@@ -116,7 +116,7 @@ def gradient_ratio(parts: Parts, batch: Batch, frozen: Stats, prompts: Prompts) 
             parts.scorer,
             prompts,
             backend=parts.backend,
-            micro_batch=parts.config.micro_batch,
+            budget=parts.config.token_budget,
         )
         lengths.append(parts.backend.clip(parts.policy.model.parameters(), float("inf")))
     parts.optimizer.zero_grad(set_to_none=True)

@@ -1,0 +1,37 @@
+"""--verify-scorer: a scorer that is right says by how little it differs, and one that is wrong ends the run."""
+
+from dataclasses import replace
+
+import pytest
+
+from vergence.models import prefix
+from vergence.train.config import Config
+from vergence.train.loop import train
+from vergence.types import UserError
+
+TINY = Config(
+    steps=1, scenes_per_batch=4, siblings=4, token_budget=400, max_tokens=40, watch_every=0, verify_scorer=True
+)
+
+
+@pytest.mark.parametrize(("method", "scorer"), [("papo-grpo@full", "leaf"), ("cppo", "recompute"), ("grpo", "naive")])
+def test_a_right_scorer_says_by_how_little_it_differs(method, scorer, tmp_path):
+    told = []
+    train(replace(TINY, method=method, scorer=scorer), tmp_path / "run", tell=told.append)
+    (line,) = [line for line in told if line.startswith("scorer verified on 16 rollouts")]
+    assert " in the gradient" in line
+    assert ("0e+00 in the gradient" in line) == (scorer == "naive")
+
+
+def test_a_wrong_scorer_ends_the_run_before_its_first_step(tmp_path, monkeypatch):
+    respond = prefix.Prefix.respond
+
+    def from_the_start(self, stored, row_B, token_BT, mask_BT):
+        return respond(self, stored._replace(position_S=stored.position_S * 0), row_B, token_BT, mask_BT)
+
+    monkeypatch.setattr(prefix.Prefix, "respond", from_the_start)
+    with pytest.raises(
+        UserError, match=r"'leaf' differs from plain forward passes .* in the gradient.* --scorer naive"
+    ):
+        train(replace(TINY, method="grpo", scorer="leaf"), tmp_path / "run")
+    assert not (tmp_path / "run" / "metrics.jsonl").exists() or not (tmp_path / "run" / "metrics.jsonl").read_text()
