@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import deepcopy
 from functools import partial
 
 from benchmarks.replay import Replay
 from vergence import objectives
+from vergence.models.patches import project_by_product
 from vergence.models.policy import Policy
 from vergence.models.prefix import Prefix
 from vergence.scoring.naive import Naive, Scorer
@@ -29,8 +31,13 @@ BUDGET = 2**14
 
 
 def shared(policy: Policy, method: Method, *, keep: Keep = "leaf", budget: int = BUDGET) -> Scorer:
-    """The scorer that the trainer takes unless told otherwise."""
-    return Shared({"now": Prefix(policy)}, method.views, keep=keep, budget=budget)
+    """The scorer that the trainer takes unless told otherwise, on the model as `models.policy.load` prepares it.
+
+    The modules are copies, so that the peers keep theirs as they were; the weights and their gradients are the same.
+    """
+    same_weights = {id(weight): weight for weight in policy.model.parameters()}
+    prepared = Policy(project_by_product(deepcopy(policy.model, same_weights)), policy.reader)
+    return Shared({"now": Prefix(prepared)}, method.views, keep=keep, budget=budget)
 
 
 def naive(policy: Policy, method: Method) -> Scorer:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from math import ceil
 from statistics import NormalDist
 from typing import Literal
 
@@ -118,11 +119,15 @@ def length(number: int, mean: int, lengths: Lengths) -> Int[Tensor, " B"]:
 
 
 def _rewards(shape: Shape, chance: torch.Generator) -> SG:
-    """The first groups are mixed; where among their siblings the good ones are is chance."""
+    """The first groups are mixed; where among their siblings the good ones are is chance.
+
+    A single group has as many good ones as an average group, rounded up.
+    """
     mixed = max(1, round(MIXED * shape.groups))
+    good = shape.siblings // 2 if shape.groups > 1 else ceil(MIXED / 2 * shape.siblings)
     reward_SG = torch.zeros(shape.groups, shape.siblings)
     for group in range(mixed):
-        reward_SG[group, torch.randperm(shape.siblings, generator=chance)[: shape.siblings // 2]] = 1.0
+        reward_SG[group, torch.randperm(shape.siblings, generator=chance)[:good]] = 1.0
     return reward_SG
 
 

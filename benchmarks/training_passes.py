@@ -11,7 +11,8 @@ Timed is all that the step needs besides sampling and the optimizer: forward and
     emulation   our re-statement of what the released code of PAPO and of CPPO does
     ours        Vergence
 
-CPPO's gate lets a share of the rollouts through: 30 % as a rule, 50 % with a single group.
+CPPO's gate lets 30 % of the rollouts through: 4 of 8 in 60 % of the groups, or 3 of the 8 of a single group. Rollouts
+whose siblings were all rewarded alike have no advantage: our GRPO and CPPO leave them out, exactly, and TRL does not.
 """
 
 from __future__ import annotations

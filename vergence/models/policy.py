@@ -20,6 +20,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from vergence.models.agreement import check
+from vergence.models.patches import project_by_product
 from vergence.types import Prompt, UserError
 
 SEEDLING = Path(__file__).parent / "seedling_files"
@@ -261,4 +262,4 @@ def load(path: str | Path, *, dtype: torch.dtype = torch.float32, device: str = 
         raise UserError(f"cannot load the model at {path}: {str(error).splitlines()[0]}") from error
     if odd := sorted([*found["missing_keys"], *found["unexpected_keys"]]):
         raise UserError(f"the weights at {path} are not those of its config.json: {len(odd)} do not fit, e.g. {odd[0]}")
-    return Policy(model.to(device).eval(), Reader(tokenizer, image_processor))
+    return Policy(project_by_product(model.to(device).eval()), Reader(tokenizer, image_processor))
