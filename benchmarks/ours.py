@@ -31,18 +31,22 @@ BUDGET = 2**14
 
 
 def shared(policy: Policy, method: Method, *, keep: Keep = "leaf", budget: int = BUDGET) -> Scorer:
-    """The scorer that the trainer takes unless told otherwise, on the model as `models.policy.load` prepares it.
-
-    The modules are copies, so that the peers keep theirs as they were; the weights and their gradients are the same.
-    """
-    same_weights = {id(weight): weight for weight in policy.model.parameters()}
-    prepared = Policy(project_by_product(deepcopy(policy.model, same_weights)), policy.reader)
-    return Shared({"now": Prefix(prepared)}, method.views, keep=keep, budget=budget)
+    """The scorer that the trainer takes unless told otherwise."""
+    return Shared({"now": Prefix(prepared(policy))}, method.views, keep=keep, budget=budget)
 
 
 def naive(policy: Policy, method: Method) -> Scorer:
     """The scorer that defines what is correct: one plain forward pass for every view of every rollout."""
-    return Naive({"now": policy.logits}, method.views)
+    return Naive({"now": prepared(policy).logits}, method.views)
+
+
+def prepared(policy: Policy) -> Policy:
+    """The model as `models.policy.load` prepares it, with patches projected by a product instead of a convolution.
+
+    The modules are copies, so that the peers keep theirs as they were; the weights and their gradients are the same.
+    """
+    same_weights = {id(weight): weight for weight in policy.model.parameters()}
+    return Policy(project_by_product(deepcopy(policy.model, same_weights)), policy.reader)
 
 
 def training_passes(

@@ -120,4 +120,4 @@ def training_passes(
 
 
 # Not TRL's defaults, so that both sides do the same: no checkpointing of activations, no autocast (the replay's dtype),
-# and micro-batches of one group. The reference KL is off on both sides, as it is in TRL.
+# micro-batches of one group, and the loss of GRPO's paper. The reference KL is off on both sides, as it is in TRL.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from math import ceil
 from statistics import NormalDist
 from typing import Literal
 
@@ -40,6 +39,11 @@ class Replay:
         """Share of the rollouts that did better than their siblings: what CPPO's gate lets through."""
         return float((self.batch.advantage_B > 0).float().mean())
 
+    @property
+    def idle(self) -> float:
+        """Share of the rollouts whose siblings were all rewarded like them: the surrogate is 0 there."""
+        return float((self.batch.advantage_B == 0).float().mean())
+
 
 def draw(shape: Shape, policy: Policy, *, lengths: Lengths = "equal", seed: int = 0) -> Replay:
     """The replay of that shape. With a single group, that group is mixed.
@@ -63,8 +67,7 @@ def draw(shape: Shape, policy: Policy, *, lengths: Lengths = "equal", seed: int 
         advantage_BT=torch.zeros(mask_BT.shape),
     )
     batch = with_advantage(empty, advantage_B)
-    logp_BT, entropy_BT = _sampled(policy, batch, prompts["image"])
-    batch = replace(batch, sampled_logp_BT=logp_BT, sampled_entropy_BT=entropy_BT)
+    batch = replace(batch, sampled_logp_BT=_sampled(policy, batch, prompts["image"]))
     return Replay(shape, batch.to(policy.device), prompts)
 
 
@@ -121,10 +124,10 @@ def length(number: int, mean: int, lengths: Lengths) -> Int[Tensor, " B"]:
 def _rewards(shape: Shape, chance: torch.Generator) -> SG:
     """The first groups are mixed; where among their siblings the good ones are is chance.
 
-    A single group has as many good ones as an average group, rounded up.
+    A single group has as many good ones as an average group.
     """
     mixed = max(1, round(MIXED * shape.groups))
-    good = shape.siblings // 2 if shape.groups > 1 else ceil(MIXED / 2 * shape.siblings)
+    good = shape.siblings // 2 if shape.groups > 1 else max(1, round(MIXED / 2 * shape.siblings))
     reward_SG = torch.zeros(shape.groups, shape.siblings)
     for group in range(mixed):
         reward_SG[group, torch.randperm(shape.siblings, generator=chance)[:good]] = 1.0
@@ -132,15 +135,14 @@ def _rewards(shape: Shape, chance: torch.Generator) -> SG:
 
 
 @torch.no_grad()
-def _sampled(policy: Policy, batch: Batch, prompts: list[Prompt]) -> tuple[Float[Tensor, "B T"], Float[Tensor, "B T"]]:
-    """(log-probability, entropy), both as the sampler would say them."""
-    logp_BT, entropy_BT = torch.zeros(batch.mask_BT.shape), torch.zeros(batch.mask_BT.shape)
+def _sampled(policy: Policy, batch: Batch, prompts: list[Prompt]) -> Float[Tensor, "B T"]:
+    """The log-probability of each token, as the sampler would say it."""
+    logp_BT = torch.zeros(batch.mask_BT.shape)
     for row, scene in enumerate(batch.scene_B.tolist()):
         one, T = batch.rows(slice(row, row + 1)), int(batch.mask_BT[row].sum())
         logp_BTV = policy.logits([prompts[scene]], one.token_BT[:, :T], one.mask_BT[:, :T]).float().log_softmax(-1)
         logp_BT[row, :T] = logp_BTV.gather(-1, one.token_BT[:, :T, None].to(policy.device))[0, :, 0].cpu()
-        entropy_BT[row, :T] = -(logp_BTV.exp() * logp_BTV).sum(-1)[0].cpu()
-    return logp_BT, entropy_BT
+    return logp_BT
 
 
 def padded(replay: Replay, view: str = "image", *, rows: Tensor | None = None) -> dict[str, Tensor | list[int]]:

@@ -11,7 +11,7 @@ Timed is all that the step needs besides sampling and the optimizer: forward and
     emulation   our re-statement of what the released code of PAPO and of CPPO does
     ours        Vergence
 
-CPPO's gate lets 30 % of the rollouts through: 4 of 8 in 60 % of the groups, or 3 of the 8 of a single group. Rollouts
+CPPO's gate lets 30 % of the rollouts through: 4 of 8 in 60 % of the groups, or 2 of the 8 of a single group. Rollouts
 whose siblings were all rewarded alike have no advantage: our GRPO and CPPO leave them out, exactly, and TRL does not.
 """
 
@@ -123,9 +123,9 @@ def gradient(model: Any, zero: Run, run: Run) -> list[torch.Tensor]:
 def relative_error(found: list[torch.Tensor], right: list[torch.Tensor]) -> float:
     """The largest over parameters of the norm of the difference, in units of the norm; see `FLOOR`."""
     floor = FLOOR * max(float(one.norm()) for one in right)
-    return max(
-        float((one - other).norm()) / max(float(other.norm()), floor) for one, other in zip(found, right, strict=True)
-    )
+    pairs = zip(found, right, strict=True)
+    errors = torch.tensor([float((one - other).norm()) / max(float(other.norm()), floor) for one, other in pairs])
+    return float(errors.max())  # not a number if one is not
 
 
 def gradient_errors(it: Contest, methods: list[str]) -> dict[str, float]:
@@ -211,7 +211,8 @@ def heading(it: Contest, arguments: argparse.Namespace, rate: float) -> str:
         f"\n## {shape.name}: {shape.groups} groups of {shape.siblings}, prompts of {prompt} tokens with "
         f"{shape.grid[1] * shape.grid[2] // 4} of an image, responses of {shape.response} ({arguments.lengths_now}, "
         f"longest {batch.mask_BT.shape[1]}), vocabulary {shape.vocabulary}, {shape.dtype}\n"
-        f"{it.replay.positive:.0%} of the rollouts have A > 0. TRL is {trl}, in micro-batches of {it.rows}. "
+        f"{it.replay.positive:.0%} of the rollouts have A > 0, {it.replay.idle:.0%} A = 0. TRL is {trl}, in "
+        f"micro-batches of {it.rows} rollouts; ours of {arguments.budget} tokens, prompts kept as {arguments.keep!r}. "
         f"{arguments.repeats} repeats in ABBA order, median [quartiles].\n"
         f"{it.policy.device}, {torch.get_num_threads()} threads, matrix products at {rate / 1e12:.3f} TFLOP/s\n"
     )

@@ -157,21 +157,14 @@ class Batch:
     """In units of reward, or of its standard deviation: the method's `credit` decides."""
     advantage_BT: BT
     """What the surrogate sees: `advantage_B` at every token, or what the method's `reshape` made of it."""
-    sampled_entropy_BT: BT | None = None
-    """Entropy (nats) of the distribution that each token was drawn from, if the sampler says so."""
 
     def rows(self, index: slice | Tensor) -> Batch:
         """Some of the rollouts."""
-        return Batch(**{name: held[index] for name, held in self.tensors().items()})
+        return Batch(**{field.name: getattr(self, field.name)[index] for field in fields(self)})
 
     def to(self, device: torch.device) -> Batch:
         """The same on another device."""
-        return Batch(**{name: held.to(device) for name, held in self.tensors().items()})
-
-    def tensors(self) -> dict[str, Tensor]:
-        """Those that there are, by name."""
-        held = {field.name: getattr(self, field.name) for field in fields(self)}
-        return {name: tensor for name, tensor in held.items() if tensor is not None}
+        return Batch(**{field.name: getattr(self, field.name).to(device) for field in fields(self)})
 
 
 # ---------------------------------------------------------------------------------------------------- views
@@ -366,6 +359,10 @@ class View(NamedTuple):
     """Whose weights look: those being trained, or those that training started from (the reference KL is a view too)."""
     gate: Callable[[B], Bool[Tensor, " B"]] | None = None
     """advantage_B -> the rollouts that it is spent on; None is all. The others' statistics are zero."""
+
+    def through(self, batch: Batch) -> Bool[Tensor, " B"]:
+        """The rollouts that the gate lets through."""
+        return torch.ones_like(batch.mask_BT[:, 0]) if self.gate is None else self.gate(batch.advantage_B)
 
 
 class Read(NamedTuple):

@@ -195,6 +195,18 @@ def test_pixels_are_let_go_with_their_prompt(policy):
     assert len(known._digests) == 0
 
 
+def test_what_was_kept_is_forgotten_when_the_tower_is_written_to_or_begins_to_learn(policy):
+    tower = policy.model.model.visual.requires_grad_(False)
+    known, shown = Images(policy.model.model), [prompt((0, WIDE))]
+    first = known.features(shown).embedded
+    with torch.no_grad():
+        next(tower.parameters()).mul_(1.5)
+    second = known.features(shown).embedded
+    assert not torch.equal(first, second)
+    tower.requires_grad_(True)
+    assert known.features(shown).embedded.requires_grad
+
+
 # ---------------------------------------------------------------------------------------------------- wrong variants
 
 

@@ -231,9 +231,26 @@ def test_what_cannot_be_shared_exactly_is_refused(policy, change, told):
         Prefix(Policy(model, policy.reader))
 
 
+def test_adapters_and_attentions_that_would_be_passed_over_are_refused():
+    peft = pytest.importorskip("peft")
+    model = copy.deepcopy(load("seedling").model)
+    model.set_attn_implementation("eager")
+    assert "its attention is 'eager'" in refusal(model)
+    assert refusal(model, training=False) is None
+    model = copy.deepcopy(load("seedling").model)
+    told = peft.PromptTuningConfig(
+        task_type="CAUSAL_LM", num_virtual_tokens=3, token_dim=model.config.text_config.hidden_size
+    )
+    told.num_transformer_submodules, told.num_layers, told.num_attention_heads = 1, 4, 4
+    wrapped = peft.get_peft_model(model, told)
+    assert "tokens before the prompt" in refusal(wrapped)
+    assert "tokens before the prompt" in refusal(wrapped, training=False)
+
+
 def test_a_model_of_another_family_is_refused():
     from transformers import LlamaConfig, LlamaForCausalLM
 
     tiny = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 1}
     model = LlamaForCausalLM(LlamaConfig(vocab_size=9, num_key_value_heads=1, **tiny))
     assert "no model of the Qwen-VL family" in refusal(model)
+    assert "no model of the Qwen-VL family" in refusal(torch.nn.Module())

@@ -135,7 +135,7 @@ def test_the_same_image_under_two_questions_is_looked_at_once():
     assert work.looks == [sum(apart) - apart[3]]
 
 
-def closed_too_early(self, sheaf):
+def closed_too_early(self, part):
     return True
 
 
@@ -145,7 +145,7 @@ def looked_at_for_each_prompt(self, prompts):
 
 
 def test_the_count_catches_a_prompt_that_is_closed_too_early(monkeypatch):
-    monkeypatch.setattr(scorer.Desk, "_is_done", closed_too_early)
+    monkeypatch.setattr(scorer.OpenPrompts, "_is_done", closed_too_early)
     with pytest.raises(AssertionError):
         spends_what_it_must("cppo", "leaf", 20, False)
 

@@ -319,3 +319,24 @@ def test_bad_input_is_named(wrong, says):
     good = {"hidden_KND": torch.zeros(2, 3, 5), "weight_VD": torch.zeros(23, 5), "token_N": torch.zeros(3).long()}
     with pytest.raises(ValueError, match=says):
         inspect.unwrap(fused)(**(good | wrong))  # without the checks of annotations that some test runs add
+
+
+def test_logits_are_kept_for_a_backward_pass_alone():
+    """And only of a small vocabulary; what is computed does not depend on it."""
+    held = []
+
+    def kept(hidden, **options) -> bool:
+        held.clear()
+        with torch.autograd.graph.saved_tensors_hooks(lambda x: held.append(x.shape) or x, lambda x: x):
+            fused(hidden, weight_VD, torch.arange(5), **options)
+        return (1, 5, 40) in [tuple(shape) for shape in held]
+
+    hidden_KND, weight_VD = torch.randn(1, 5, 4), torch.randn(40, 4)
+    learning = hidden_KND.clone().requires_grad_()
+    assert kept(learning)
+    assert not kept(learning, rows=2)
+    assert not kept(learning, grad=[False])
+    with torch.no_grad():
+        assert not kept(learning)
+    weight_VD = torch.randn(65, 4)
+    assert not kept(learning)

@@ -224,7 +224,7 @@ def padding_is_seen(self, stored, row_B, token_BT, mask_BT, respond=Prefix.respo
     return respond(self, stored._replace(seen_SP=torch.ones_like(stored.seen_SP)), row_B, token_BT, mask_BT)
 
 
-def never_done(self, sheaf):
+def never_done(self, part):
     return False
 
 
@@ -249,10 +249,10 @@ def open_gates(*given, scored=shared, **options):
 
 GATED, FULL = "gated KLs to two views", "KL and entropies over the vocabulary, with gradient"
 MUTANTS = [
-    ("leaf", GATED, scorer.Desk, "settle", lambda self: None),
-    ("recompute", GATED, scorer.Desk, "settle", lambda self: None),
-    ("leaf", FULL, scorer.Desk, "_is_done", never_done),
-    ("recompute", FULL, scorer.Desk, "_is_done", never_done),
+    ("leaf", GATED, scorer.OpenPrompts, "settle", lambda self: None),
+    ("recompute", GATED, scorer.OpenPrompts, "settle", lambda self: None),
+    ("leaf", FULL, scorer.OpenPrompts, "_is_done", never_done),
+    ("recompute", FULL, scorer.OpenPrompts, "_is_done", never_done),
     ("leaf", FULL, scorer, "pass_on", passed_on_in_part),
     ("graph", FULL, Prefix, "respond", read_anew_from_the_first),
     ("graph", FULL, Prefix, "respond", positions_start_anew),
@@ -382,11 +382,27 @@ def test_an_adapter_of_the_output_layer_is_not_passed_over():
 def test_what_is_done_with_counts_per_prompt_object():
     """The counter that decides when a prompt is closed comes out even."""
     one = case("qwen3_vl", "gated, sampled")
-    desk = scorer.Desk(
+    held = scorer.OpenPrompts(
         Prefix(one.policies["now"]), one.prompts["image"], one.batch.scene_B.tolist(), True, "leaf", HUGE
     )
-    assert sum(desk.waiting.values()) == len(one.batch.key_B)
-    desk.respond(one.batch.scene_B.tolist(), one.batch.token_BT, one.batch.mask_BT)
-    assert desk.waiting == Counter()
-    desk.settle()
-    assert not desk.sheaves
+    assert sum(held.waiting.values()) == len(one.batch.key_B)
+    held.respond(one.batch.scene_B.tolist(), one.batch.token_BT, one.batch.mask_BT)
+    assert held.waiting == Counter()
+    held.settle()
+    assert not held.parts
+
+
+def test_no_gradient_is_sent_into_a_policy_that_does_not_learn():
+    """The reference of a KL over the vocabulary: nothing of it is kept for a backward pass, nothing is read again."""
+    frozen = steps.policy_of("qwen3_vl")
+    frozen.model.requires_grad_(False)
+    one = make({**policies("qwen3_vl"), "reference": frozen}, METHODS["KL over the vocabulary to other weights"])
+    read, counted = Prefix.read, []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            Prefix, "read", lambda self, prompts: counted.append(self.policy is frozen) or read(self, prompts)
+        )
+        got = one.take("recompute", HUGE)
+    assert counted.count(True) == 1
+    assert counted.count(False) == 2
+    assert_same(got, one.want, 1e-10)

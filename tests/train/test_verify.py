@@ -14,13 +14,30 @@ TINY = Config(
 )
 
 
-@pytest.mark.parametrize(("method", "scorer"), [("papo-grpo@full", "leaf"), ("cppo", "recompute"), ("grpo", "naive")])
-def test_a_right_scorer_says_by_how_little_it_differs(method, scorer, tmp_path):
+@pytest.mark.parametrize(
+    ("method", "scorer", "options"),
+    [
+        ("papo-grpo@full", "leaf", {}),
+        ("cppo", "recompute", {"beta": "0"}),
+        ("cappo", "graph", {}),
+        ("grpo", "auto", {"kl": "full"}),
+    ],
+)
+def test_a_right_scorer_says_by_how_little_it_differs(method, scorer, options, tmp_path):
+    """Whatever the rollouts earned: here all of them fail, and have no advantage."""
     told = []
-    train(replace(TINY, method=method, scorer=scorer), tmp_path / "run", tell=told.append)
+    train(
+        replace(TINY, method=method, scorer=scorer, options=options, max_tokens=2), tmp_path / "run", tell=told.append
+    )
     (line,) = [line for line in told if line.startswith("scorer verified on 16 rollouts")]
     assert " in the gradient" in line
-    assert ("0e+00 in the gradient" in line) == (scorer == "naive")
+    assert " 0e+00 in the gradient" not in line
+
+
+def test_plain_passes_have_nothing_to_be_compared_with(tmp_path):
+    told = []
+    train(replace(TINY, method="grpo", scorer="naive"), tmp_path / "run", tell=told.append)
+    assert any(line.startswith("nothing to verify") for line in told)
 
 
 def test_a_wrong_scorer_ends_the_run_before_its_first_step(tmp_path, monkeypatch):

@@ -13,6 +13,7 @@ from vergence.train import loop, watch
 from vergence.train.ask import ask
 from vergence.train.config import Config
 from vergence.train.parts import assemble
+from vergence.train.run import read_lines
 from vergence.types import Stats
 
 TINY = Config(steps=1, scenes_per_batch=4, siblings=4, token_budget=400, max_tokens=40, watch_every=1)
@@ -95,3 +96,11 @@ def test_the_same_masked_view_is_watched_for_every_method_and_none_for_a_blind_o
     assert 0 < seen[2]["perception/gate_pass"] < 1
     parts, pending, prompts = frozen_round("grpo+blind", tmp_path)
     assert watch.watched(parts, pending.batch, pending.frozen, prompts) == {}
+
+
+def test_a_method_whose_other_views_are_constants_can_be_watched(tmp_path):
+    """PAPO without its perception term still has the masked view's entropy, a constant: there is no gradient of it."""
+    loop.train(replace(TINY, method="papo", options={"gamma": "0", "eta": "0.05"}), tmp_path / "run")
+    (line,) = read_lines(tmp_path / "run" / "metrics.jsonl")
+    assert "perception/gradient_ratio" not in line
+    assert "perception/masked/k3" in line

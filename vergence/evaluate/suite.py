@@ -34,6 +34,7 @@ def answer(
     temperature: float = 1.0,
     max_tokens: int = 64,
     wording: Wording = "short",
+    at_once: int = 256,
     told: Told = lambda done, of: None,
 ) -> list[Record]:
     """One record per answer: `samples` answers to each scene, seen as `show` says.
@@ -42,14 +43,15 @@ def answer(
     answer is keyed by (seed, scene, sample): two policies asked with one seed are asked alike.
 
     Args:
+        at_once: answers that are sampled at once; memory only.
         told: called as answers come in, for a progress bar.
     """
     if samples < 1 or max_tokens < 1 or temperature < 0:
         raise UserError(f"samples and max_tokens must be at least 1, got {samples} and {max_tokens}")
-    sampler, records = sampler_of(policy), []
-    at_once = max(1, sampler.at_once // samples)
-    for start in range(0, len(scenes), at_once):
-        some = scenes[start : start + at_once]
+    sampler, records = sampler_of(policy, at_once=at_once), []
+    number = max(1, at_once // samples)
+    for start in range(0, len(scenes), number):
+        some = scenes[start : start + number]
         keys = [chance.key(seed, "evaluation", scene.key) for scene in some]
         rollouts = roll_out(
             sampler,

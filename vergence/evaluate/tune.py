@@ -32,6 +32,7 @@ def answering(config: Config, *, tentative: bool = True, cache: Path | None = No
         UserError: there is no such method or reasoner.
     """
     asked = {name: getattr(config, name) for name in ("seed", "temperature", "max_tokens", "wording")}
+    asked["at_once"] = config.sample_batch
     if objectives.method(config.method, **config.options).ask == "answer":
         return partial(answer, **asked)
     reasoner = load_reasoner(config.reasoner, model=config.server_model, device=config.device, cache=cache)

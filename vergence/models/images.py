@@ -42,6 +42,7 @@ class Images:
         self.core = core
         self._digests = WeakIdKeyDictionary()  # of the images of a prompt, by its pixels: each is digested once
         self._kept: OrderedDict[bytes, Features] = OrderedDict()
+        self._seen_with: list[tuple[int, int, bool]] = []
 
     @property
     def frozen(self) -> bool:
@@ -50,6 +51,9 @@ class Images:
 
     def features(self, prompts: Sequence[Prompt]) -> Features:
         """Of all images of the prompts, in order; carries gradient to the tower if it learns."""
+        if (weights := self._weights()) != self._seen_with:
+            self._seen_with = weights
+            self._kept.clear()
         shown = [image for prompt in prompts if prompt.pixels is not None for image in self._images(prompt)]
         known = {image.digest: self._kept[image.digest] for image in shown if image.digest in self._kept}
         if new := list({image.digest: image for image in shown if image.digest not in known}.values()):
@@ -59,6 +63,10 @@ class Images:
         chosen = [known[image.digest] for image in shown]
         deepstack = zip(*(one.deepstack for one in chosen), strict=True)
         return Features(torch.cat([one.embedded for one in chosen]), tuple(map(torch.cat, deepstack)))
+
+    def _weights(self) -> list[tuple[int, int, bool]]:
+        """What changes when the tower's weights are written to, or begin to learn."""
+        return [(weight.data_ptr(), weight._version, weight.requires_grad) for weight in self.core.visual.parameters()]
 
     def _images(self, prompt: Prompt) -> list[Image]:
         parts = prompt.pixels.split(prompt.grid.prod(-1).tolist())

@@ -138,8 +138,13 @@ class Policy:
         prompts: Sequence[Prompt],
         token_BT: Int[Tensor, "B T"] | None = None,
         mask_BT: Bool[Tensor, "B T"] | None = None,
+        *,
+        pixels: bool = True,
     ) -> dict[str, Tensor]:
         """Arguments of the model's forward: prompts padded on the left, then responses, padded on the right.
+
+        Args:
+            pixels: False leaves the images' pixels out, for one who has their features already.
 
         Raises:
             UserError: a prompt's image tokens and the pixels of its images disagree.
@@ -160,7 +165,8 @@ class Policy:
         }
         if any(prompt.pixels is not None for prompt in prompts):
             seen = [prompt for prompt in prompts if prompt.pixels is not None]
-            inputs["pixel_values"] = torch.cat([prompt.pixels for prompt in seen]).to(self.device, self.model.dtype)
+            if pixels:
+                inputs["pixel_values"] = torch.cat([prompt.pixels for prompt in seen]).to(self.device, self.model.dtype)
             inputs["image_grid_thw"] = torch.cat([prompt.grid for prompt in seen]).to(self.device)
         return inputs
 

@@ -26,15 +26,19 @@ def refusal(model: Any, *, training: bool = True) -> str | None:
     >>> refusal(load("seedling").model) is None
     True
     """
-    text = model.config.get_text_config()
     if missing := [name for name in ("get_rope_index", "get_image_features") if not hasattr(core(model), name)]:
         return f"it is no model of the Qwen-VL family (it has no {' and no '.join(missing)})"
+    text = model.config.get_text_config()
     if odd := sorted(set(getattr(text, "layer_types", None) or ()) - {"full_attention"}):
         return f"it has {', '.join(odd)} layers, whose state is not keys and values of the whole prompt"
     if getattr(text, "use_sliding_window", False) and getattr(text, "sliding_window", None):
         return "its attention slides over a window, so a response does not see the whole prompt"
+    if getattr(getattr(model, "active_peft_config", None), "is_prompt_learning", False):
+        return "its adapter is made of tokens before the prompt"
     if not training:
         return None
+    if text._attn_implementation != "sdpa":
+        return f"its attention is {text._attn_implementation!r}, and masks are made for 'sdpa'"
     head = model.get_output_embeddings()
     if type(head) is not torch.nn.Linear or head.bias is not None:
         return f"its output layer is no plain matrix but {type(head).__name__}, with a bias or an adapter"
@@ -53,7 +57,7 @@ def drops(part: torch.nn.Module) -> bool:
 
 def core(model: Any) -> Any:
     """The model under its output layer, and under a wrapper of adapters if there is one."""
-    return (model.get_base_model() if hasattr(model, "get_base_model") else model).model
+    return getattr(model.get_base_model() if hasattr(model, "get_base_model") else model, "model", None)
 
 
 class Prefix:
@@ -70,6 +74,11 @@ class Prefix:
         self.images = Images(self.core)
 
     @property
+    def learns(self) -> bool:
+        """Whether any of the policy's weights does."""
+        return any(weight.requires_grad for weight in self.policy.model.parameters())
+
+    @property
     def weight_VD(self) -> Float[Tensor, "V D"]:
         """The output layer's weight."""
         return self.policy.model.get_output_embeddings().weight
@@ -82,12 +91,12 @@ class Prefix:
         """
         from transformers import DynamicCache
 
-        inputs = self.policy.inputs(prompts)
-        ids, attended, kinds = (inputs[name] for name in ("input_ids", "attention_mask", "mm_token_type_ids"))
+        inputs = self.policy.inputs(prompts, pixels=False)  # of which the images that are known are not needed
+        ids, real, kinds = (inputs[name] for name in ("input_ids", "attention_mask", "mm_token_type_ids"))
         if kinds[:, -1].any():
             raise UserError("a prompt ends with an image; some text must follow it, if only the turn's end")
         position_3SP, _ = self.core.get_rope_index(
-            ids, mm_token_type_ids=kinds, image_grid_thw=inputs.get("image_grid_thw"), attention_mask=attended
+            ids, mm_token_type_ids=kinds, image_grid_thw=inputs.get("image_grid_thw"), attention_mask=real
         )
         embedded_SPD = self.core.get_input_embeddings()(ids[:, :-1])
         shown: dict[str, Any] = {}
@@ -101,14 +110,14 @@ class Prefix:
         self.core.language_model(
             inputs_embeds=embedded_SPD,
             position_ids=position_3SP[..., :-1],
-            attention_mask=attended[:, :-1],
+            attention_mask=real[:, :-1],
             past_key_values=kept,
             use_cache=True,
             **shown,
         )
-        last_S = position_3SP.masked_fill(attended == 0, -1).amax((0, 2))
+        last_S = position_3SP.masked_fill(real == 0, -1).amax((0, 2))
         keys, values = (tuple(getattr(layer, name) for layer in kept.layers) for name in ("keys", "values"))
-        return Stored(keys, values, attended[:, :-1].bool(), ids[:, -1], last_S)
+        return Stored(keys, values, real[:, :-1].bool(), ids[:, -1], last_S)
 
     def respond(
         self, stored: Stored, row_B: Int[Tensor, " B"], token_BT: Int[Tensor, "B T"], mask_BT: Bool[Tensor, "B T"]

@@ -27,5 +27,4 @@ def collate(rollouts: Sequence[Rollout], siblings: int) -> Batch:
         correct_B=torch.tensor([rollout.verdict.accuracy for rollout in rollouts]),
         advantage_B=torch.zeros(len(rollouts)),
         advantage_BT=torch.zeros(mask_BT.shape),
-        sampled_entropy_BT=pad_sequence([torch.tensor(one.entropy) for one in drawn], batch_first=True),
     )

@@ -28,6 +28,8 @@ Pair = tuple[int, int]
 TILE = {"cpu": (512, 1024), "cuda": (4096, 8192)}  # rows (over all views) and columns: 2 MiB and 128 MiB in float32
 KEPT = 16
 """A vocabulary of at most so many hidden states' width: its logits are no more than what a layer keeps of a token."""
+MOST = 2**24
+"""Logits that are kept at all, over views and tokens: 64 MiB."""
 
 
 class FusedOut(NamedTuple):
@@ -127,7 +129,8 @@ def fused(
     outputs += [(kind, tuple(pair)) for kind, pairs in (("kl", kls), ("js", js)) for pair in dict.fromkeys(pairs)]
     grad = (True,) * K if grad is None else tuple(grad)
     dtype = torch.promote_types(torch.promote_types(hidden_KND.dtype, weight_VD.dtype), torch.float32)
-    kept, rows_each = len(weight_VD) <= KEPT * weight_VD.shape[-1] and untiled, max(1, rows // max(1, K))
+    small = len(weight_VD) <= KEPT * weight_VD.shape[-1] and K * len(token_N) * len(weight_VD) <= MOST
+    kept, rows_each = untiled and small and any(grad) and torch.is_grad_enabled(), max(1, rows // max(1, K))
     if kept:
         rows_each, columns = max(1, hidden_KND.shape[1]), len(weight_VD)
     plan = _Plan(tuple(outputs), grad, temperature, rows_each, columns, dtype, kept)

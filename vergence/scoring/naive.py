@@ -89,8 +89,7 @@ class Naive:
         return Stats({read[:3]: self._read(read, batch, looked) for read in reads})
 
     def _look(self, batch: Batch, prompts: Sequence[Prompt], view: str) -> Looked:
-        gate = self.views[view].gate
-        through_B = torch.ones_like(batch.key_B, dtype=torch.bool) if gate is None else gate(batch.advantage_B)
+        through_B = self.views[view].through(batch)
         if not through_B.any():
             return Looked(through_B, torch.empty(0, batch.mask_BT.shape[1], 1, device=batch.mask_BT.device))
         some = batch if through_B.all() else batch.rows(through_B)

@@ -69,6 +69,11 @@ class Reader(Protocol):
         """The output layer's weight; it has no bias."""
         ...
 
+    @property
+    def learns(self) -> bool:
+        """Whether any of its weights does."""
+        ...
+
     def read(self, prompts: Sequence[Prompt]) -> Stored:
         """What is kept of these prompts, each image of them looked at once; carries gradient to the weights."""
         ...

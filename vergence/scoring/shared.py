@@ -68,40 +68,39 @@ class Shared:
         self, batch: Batch, prompts: Prompts, reads: Sequence[Read]
     ) -> Iterator[Callable[[slice | Tensor], Stats]]:
         """See `Scorer`. The gradient of prompts is complete when the context is left."""
-        desks = {}
+        opened_in = {}
         for view in dict.fromkeys(name for read in reads for name in (read.view, read.against) if name):
-            gate, policy = self.views[view].gate, self.policies[self.views[view].policy]
+            policy, scene_B = self.policies[self.views[view].policy], batch.scene_B[self.views[view].through(batch)]
             grad = any(read.when == "grad" and view in (read.view, read.against) for read in reads)
-            through_B = torch.ones_like(batch.mask_BT[:, 0]) if gate is None else gate(batch.advantage_B)
-            learns = grad and torch.is_grad_enabled()
-            desks[view] = Desk(policy, prompts[view], batch.scene_B[through_B].tolist(), learns, self.keep, self.budget)
+            learns = grad and policy.learns and torch.is_grad_enabled()
+            opened_in[view] = OpenPrompts(policy, prompts[view], scene_B.tolist(), learns, self.keep, self.budget)
 
         def score(rows: slice | Tensor) -> Stats:
-            for desk in desks.values():
-                desk.settle()
+            for held in opened_in.values():
+                held.settle()
             here = batch.rows(rows)
-            states = {view: self._look(desk, self.views[view], here) for view, desk in desks.items()}
+            states = {view: self._look(held, self.views[view], here) for view, held in opened_in.items()}
             return statistics(reads, states, here, temperature=self.temperature)
 
         yield score
-        for desk in desks.values():
-            desk.settle()
+        for held in opened_in.values():
+            held.settle()
 
-    def _look(self, desk: Desk, view: View, batch: Batch) -> State:
-        through_B = torch.ones_like(batch.mask_BT[:, 0]) if view.gate is None else view.gate(batch.advantage_B)
+    def _look(self, held: OpenPrompts, view: View, batch: Batch) -> State:
+        through_B = view.through(batch)
         some = batch if through_B.all() else batch.rows(through_B)
         T = int(some.mask_BT.any(0).nonzero().max()) + 1 if some.mask_BT.any() else 0
-        with torch.set_grad_enabled(desk.learns):
+        with torch.set_grad_enabled(held.learns):
             if T:
-                hidden_nTD = desk.respond(some.scene_B.tolist(), some.token_BT[:, :T], some.mask_BT[:, :T])
+                hidden_nTD = held.respond(some.scene_B.tolist(), some.token_BT[:, :T], some.mask_BT[:, :T])
             else:
-                desk.tick_off(some.scene_B.tolist())
-                hidden_nTD = desk.policy.weight_VD.new_zeros(len(some.key_B), 0, desk.policy.weight_VD.shape[1])
-        return State(through_B, hidden_nTD, desk.policy.weight_VD, desk.learns)
+                held.tick_off(some.scene_B.tolist())
+                hidden_nTD = held.policy.weight_VD.new_zeros(len(some.key_B), 0, held.policy.weight_VD.shape[1])
+        return State(through_B, hidden_nTD, held.policy.weight_VD, held.learns)
 
 
 @dataclass(slots=True, eq=False)
-class Sheaf:
+class ReadTogether:
     """Prompts that were read together."""
 
     prompts: list[Prompt]
@@ -111,7 +110,7 @@ class Sheaf:
     """What it is a copy of, with the graph that leads to it; None if there is no gradient, or it is made again."""
 
 
-class Desk:
+class OpenPrompts:
     """The prompts of one view that are open at a time."""
 
     def __init__(
@@ -120,49 +119,49 @@ class Desk:
         self.policy, self.prompts, self.learns, self.keep, self.budget = policy, prompts, learns, keep, budget
         self.waiting = Counter(id(prompts[scene]) for scene in scenes)
         """How many responses are still to come to each prompt, which is known by its identity."""
-        self.sheaves: list[Sheaf] = []
+        self.parts: list[ReadTogether] = []
 
     def respond(self, scenes: Sequence[int], token_BT: Tensor, mask_BT: Tensor) -> Tensor:
         """The hidden states of responses to these scenes' prompts, which are read if they are not open."""
         asked = {id(self.prompts[scene]): self.prompts[scene] for scene in scenes}
-        opened = {id(prompt) for sheaf in self.sheaves for prompt in sheaf.prompts}
+        opened = {id(prompt) for part in self.parts for prompt in part.prompts}
         for some in chunks([prompt for key, prompt in asked.items() if key not in opened], self.budget):
-            self.sheaves.append(self._read(some))
-        used = [sheaf for sheaf in self.sheaves if any(id(prompt) in asked for prompt in sheaf.prompts)]
-        place = {id(prompt): row for row, prompt in enumerate(prompt for sheaf in used for prompt in sheaf.prompts)}
+            self.parts.append(self._read(some))
+        used = [part for part in self.parts if any(id(prompt) in asked for prompt in part.prompts)]
+        place = {id(prompt): row for row, prompt in enumerate(prompt for part in used for prompt in part.prompts)}
         row_B = torch.tensor([place[id(self.prompts[scene])] for scene in scenes], device=token_BT.device)
         self.tick_off(scenes)
-        return self.policy.respond(join([sheaf.kept for sheaf in used]), row_B, token_BT, mask_BT)
+        return self.policy.respond(join([part.kept for part in used]), row_B, token_BT, mask_BT)
 
     def tick_off(self, scenes: Sequence[int]) -> None:
         """A response to each of these is not waited for any longer."""
         self.waiting -= Counter(id(self.prompts[scene]) for scene in scenes)
 
-    def _read(self, prompts: list[Prompt]) -> Sheaf:
+    def _read(self, prompts: list[Prompt]) -> ReadTogether:
         if not self.learns or self.keep == "graph":
-            return Sheaf(prompts, self.policy.read(prompts), None)
+            return ReadTogether(prompts, self.policy.read(prompts), None)
         with torch.set_grad_enabled(self.keep == "leaf"):
             stored = self.policy.read(prompts)
         leaves = stored.map(lambda x: x.detach().requires_grad_())
-        return Sheaf(prompts, leaves, stored if self.keep == "leaf" else None)
+        return ReadTogether(prompts, leaves, stored if self.keep == "leaf" else None)
 
     def settle(self) -> None:
         """Close what no further response needs; the gradient that has come to it goes on to the weights.
 
         To be called after the backward pass of all responses so far.
         """
-        done = [sheaf for sheaf in self.sheaves if self._is_done(sheaf)]
-        self.sheaves = [sheaf for sheaf in self.sheaves if sheaf not in done]
-        for sheaf in done if self.learns and self.keep != "graph" else ():
-            if any(leaf.grad is not None for leaf in (*sheaf.kept.keys, *sheaf.kept.values)):
+        done = [part for part in self.parts if self._is_done(part)]
+        self.parts = [part for part in self.parts if part not in done]
+        for part in done if self.learns and self.keep != "graph" else ():
+            if any(leaf.grad is not None for leaf in (*part.kept.keys, *part.kept.values)):
                 with torch.enable_grad():
-                    graph = sheaf.graph or self.policy.read(sheaf.prompts)
-                pass_on(graph, sheaf.kept)
+                    graph = part.graph or self.policy.read(part.prompts)
+                pass_on(graph, part.kept)
 
-    def _is_done(self, sheaf: Sheaf) -> bool:
+    def _is_done(self, part: ReadTogether) -> bool:
         if self.learns and self.keep == "graph":
             return True  # its graph is gone with the backward pass
-        return not any(self.waiting[id(prompt)] for prompt in sheaf.prompts)
+        return not any(self.waiting[id(prompt)] for prompt in part.prompts)
 
 
 def pass_on(graph: Stored, leaves: Stored) -> None:

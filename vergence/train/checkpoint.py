@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from dataclasses import fields
 from pathlib import Path
 from typing import NamedTuple
 
@@ -151,7 +152,7 @@ def _restore_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tens
 
 
 def _pending_tensors(pending: Pending) -> dict[str, Tensor]:
-    batch = {f"batch.{name}": held for name, held in pending.batch.tensors().items()}
+    batch = {f"batch.{field.name}": getattr(pending.batch, field.name) for field in fields(Batch)}
     frozen = {f"frozen.{'|'.join(part or '' for part in key)}": value for key, value in pending.frozen.value.items()}
     return {name: tensor.contiguous().cpu() for name, tensor in {**batch, **frozen}.items()}
 

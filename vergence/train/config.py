@@ -16,6 +16,9 @@ from vergence.rewards.wire import base_url
 from vergence.scenes.embedded import TRAINED
 from vergence.types import UserError
 
+ScorerName = Literal["auto", "naive", "graph", "leaf", "recompute"]
+SCORERS = get_args(ScorerName)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
@@ -66,10 +69,10 @@ class Config:
     """Optimizer steps on one batch of rollouts, each on its share of the scenes (PAPO: 3)."""
     passes: int = 1
     """Times that a batch of rollouts is gone through."""
-    scorer: Literal["auto", "naive", "graph", "leaf", "recompute"] = "auto"
+    scorer: ScorerName = "auto"
     """How responses are scored. "naive" reads the prompt and its images again for each; the others read them once for
-    all responses of a scene, and differ in what they keep of a prompt for its backward pass: its "graph", for which all
-    its responses must fit at once; its keys and values as a "leaf", beside the graph; or those alone ("recompute": the
+    all responses of a scene, and differ in what they keep of a prompt for its backward pass: its "graph", best if all
+    its responses fit at once; its keys and values as a "leaf", beside the graph; or those alone ("recompute": the
     least memory, one more pass through the prompt). "auto" is "leaf" where the model allows it, else "naive"."""
     verify_scorer: bool = False
     """Before the first step, compare the scorer's statistics and gradient with the naive one's; stop if they differ."""
@@ -141,6 +144,7 @@ class Config:
             f"a multiple of parts={self.parts}",
             self.scenes_per_batch,
         )
+        _require(self.scorer in SCORERS, "scorer", f"one of {', '.join(SCORERS)}", self.scorer)
         _require(len(self.worlds) > 0, "worlds", "at least one world", self.worlds)
 
     @property

@@ -180,7 +180,7 @@ def update(parts: Parts, pending: Pending, prompts: Prompts, step: int) -> Metri
         group["lr"] = learning_rate(config, step)
     with during("scoring"):
         if parts.method.fresh and step % config.steps_per_batch:
-            frozen = freeze(parts.method, batch, parts.scorer, prompts, budget=config.token_budget, weights="today")
+            frozen = freeze(parts.method, batch, parts.scorer, prompts, budget=config.token_budget)
         model.train()
         parts.optimizer.zero_grad(set_to_none=True)
         metrics = accumulate(

@@ -31,7 +31,7 @@ def micro_batches(batch: Batch, prompts: Prompts, *, packing: Packing, budget: i
     """
     length_B, scene_B = batch.mask_BT.sum(-1).tolist(), batch.scene_B.tolist()
     longest_S = [max(len(prompt.tokens) for prompt in of_scene) for of_scene in zip(*prompts.values(), strict=True)]
-    prompt_B = [longest_S[scene] for scene in scene_B]
+    prompt_B = [longest_S[scene] if prompts else 0 for scene in scene_B]
     if packing == "groups":
         pieces = _whole_groups(length_B, scene_B, prompt_B, budget)
     elif packing == "open":

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from typing import Literal
 
 import torch
 from jaxtyping import Bool
@@ -12,31 +11,13 @@ from vergence.objectives.objective import reads_of, reads_of_method, reduce
 from vergence.scoring.naive import Prompts, Scorer, reads_when
 from vergence.train.backend import Backend
 from vergence.train.packing import micro_batches
-from vergence.types import BT, Batch, Method, Read, Stats, Term
-
-Weights = Literal["sampling", "today"]
+from vergence.types import Batch, Method, Read, Stats, Term
 
 
-def freeze(
-    method: Method, batch: Batch, scorer: Scorer, prompts: Prompts, *, budget: int, weights: Weights = "sampling"
-) -> Stats:
-    """What the method needs to know under the weights that sampled, or under today's; no gradient.
-
-    The entropy of what the policy saw when it sampled is the sampler's, which has it for nothing.
-    """
+def freeze(method: Method, batch: Batch, scorer: Scorer, prompts: Prompts, *, budget: int) -> Stats:
+    """What the method needs to know under the weights that sampled; no gradient."""
     reads = reads_when(reads_of_method(method), "frozen")
-    known = {read: seen_by_sampler(read, method, batch) for read in reads} if weights == "sampling" else {}
-    stats = measure(batch, scorer, prompts, [read for read in reads if known.get(read) is None], budget=budget)
-    return Stats({**stats.value, **{read[:3]: found_BT for read, found_BT in known.items() if found_BT is not None}})
-
-
-def seen_by_sampler(read: Read, method: Method, batch: Batch) -> BT | None:
-    """What the sampler has said of it already: 0 where the view's gate lets a rollout not through; None if nothing."""
-    view, sampled = method.views[read.view], method.views[method.sample_view]
-    if read.quantity != "entropy" or batch.sampled_entropy_BT is None or view[:2] != sampled[:2]:
-        return None
-    inside_BT = batch.mask_BT if view.gate is None else batch.mask_BT & view.gate(batch.advantage_B)[:, None]
-    return batch.sampled_entropy_BT.where(inside_BT, 0.0)
+    return measure(batch, scorer, prompts, reads, budget=budget)
 
 
 def reshaped(method: Method, batch: Batch, frozen: Stats, backend: Backend) -> Batch:

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from vergence.objectives.controls import perceptual
+from vergence.objectives.objective import reads_of
 from vergence.objectives.terms import CAPPED
 from vergence.objectives.weighting import PER_TOKEN
 from vergence.scoring.naive import Prompts
@@ -102,7 +103,7 @@ def gradient_ratio(parts: Parts, batch: Batch, frozen: Stats, prompts: Prompts) 
     The weights' gradients are cleared.
     """
     own = perceptual(parts.method)
-    if not own:
+    if not any(read.when == "grad" for read in reads_of(own)):
         return {}
     some = slice(0, PROBED)
     lengths = []
