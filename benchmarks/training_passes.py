@@ -176,7 +176,8 @@ def compare(it: Contest, arguments: argparse.Namespace) -> dict[str, Any]:
     print("\n| ours in units of | TRL's plain GRPO | the same method, naive | gradient's largest relative error |")
     print("|---|---|---|---|")
     for name in arguments.methods:
-        print(f"| {name} | {to_trl[name]} | {to_naive[name]} | {errors.get(name, float('nan')):.1e} |")
+        error = f"{errors[name]:.1e}" if name in errors else "not compared"
+        print(f"| {name} | {to_trl[name]} | {to_naive[name]} | {error} |")
     return {
         "shape": shape.name,
         "image_tokens": shape.grid[1] * shape.grid[2] // 4,
