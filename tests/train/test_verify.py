@@ -5,6 +5,10 @@ from dataclasses import replace
 import pytest
 
 from vergence.models import prefix
+from vergence.models.policy import load
+from vergence.rollout.generate import Generate
+from vergence.scoring.naive import Naive
+from vergence.train import parts
 from vergence.train.config import Config
 from vergence.train.loop import train
 from vergence.types import UserError
@@ -52,3 +56,31 @@ def test_a_wrong_scorer_ends_the_run_before_its_first_step(tmp_path, monkeypatch
     ):
         train(replace(TINY, method="grpo", scorer="leaf"), tmp_path / "run")
     assert not (tmp_path / "run" / "metrics.jsonl").exists() or not (tmp_path / "run" / "metrics.jsonl").read_text()
+
+
+@pytest.mark.parametrize("change", ["eager", "sliding"])
+def test_a_model_whose_prompts_cannot_be_shared_is_read_plainly_and_that_is_said_once(
+    change, tmp_path, monkeypatch, capsys
+):
+    def odd(*path, **how):
+        policy = load(*path, **how)
+        if change == "eager":
+            policy.model.set_attn_implementation("eager")
+        else:
+            policy.model.config.get_text_config().layer_types = ["sliding_attention"] * 4
+        return policy
+
+    monkeypatch.setattr(parts, "load", odd)
+    config = replace(TINY, method="papo", verify_scorer=False)
+    made = parts.assemble(config, tmp_path)
+    assert isinstance(made.scorer, Naive)
+    assert isinstance(made.sampler, Generate) == (change == "sliding")
+    lines = capsys.readouterr().err.splitlines()
+    assert [line for line in lines if "reads its prompt again (--scorer naive)" in line and change in line] == lines[
+        -1:
+    ]
+    assert len(lines) == (2 if change == "sliding" else 1)
+    if change == "eager":  # the other is no model that could run
+        train(config, tmp_path / "run")
+    with pytest.raises(UserError, match=f"cannot be shared .*{change}.*--scorer naive"):
+        parts.assemble(replace(config, scorer="leaf"), tmp_path)

@@ -70,7 +70,7 @@ def assemble(config: Config, run: Path) -> Parts:
         method,
         source,
         policy,
-        sampler_of(policy, at_once=config.sample_batch),
+        _sampler(config, policy),
         _judge(config, method, run),
         _captioner(config, method, initial, run),
         _saliency(config, method),
@@ -86,6 +86,12 @@ def _initial(config: Config) -> Policy:
     policy = load(config.model, dtype=getattr(torch, config.dtype), device=config.device)
     policy.model.requires_grad_(False)
     return policy
+
+
+def _sampler(config: Config, policy: Policy) -> Sampler:
+    if why := refusal(policy.model, training=False):
+        print(f"every response is sampled from a prompt of its own (Hugging Face's generate): {why}", file=sys.stderr)
+    return sampler_of(policy, at_once=config.sample_batch)
 
 
 def _scorer(config: Config, method: Method, policy: Policy, initial: Callable[[], Policy]) -> Scorer:
