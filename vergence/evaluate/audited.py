@@ -1,0 +1,54 @@
+"""What an audit leaves behind: every answer, and what they come to."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from vergence.evaluate.audit import Heard
+from vergence.evaluate.findings import Findings
+from vergence.evaluate.interval import Estimate
+from vergence.evaluate.reduction import Reduction
+from vergence.evaluate.suite import Record, write_records
+from vergence.train.run import telling_of_space
+
+
+def as_json(found: Findings, reduced: Reduction | None = None, **about: Any) -> dict[str, Any]:
+    """The findings as plain data, in the order in which one reads them: `evaluation/audit.json`.
+
+    Args:
+        reduced: of the perception errors, against another model.
+        about: what was asked, and how: "model", "samples", "wording", ...
+    """
+    return {
+        **about,
+        "verdict": found.verdict,
+        "measures": [{"name": one.name, "about": one.about, **one.value._asdict()} for one in found.measures],
+        "errors": [
+            {"name": one.name, **one.of_all._asdict(), "of_wrong": _plain(one.of_wrong)} for one in found.errors
+        ],
+        "probes": [{"position": position, **value._asdict()} for position, value in found.probes],
+        "left_out": list(found.left_out),
+        "reduction": {name: _plain(value) for name, value in reduced._asdict().items()} if reduced else None,
+    }
+
+
+def _plain(value: Estimate | None) -> dict[str, float] | None:
+    return value._asdict() if value else None
+
+
+def write(folder: Path, heard: Heard, told: dict[str, Any], others: list[Record] | None = None) -> Path:
+    """Write `audit/CONDITION.jsonl`, a line per answer, and `evaluation/audit.json`; where the latter is.
+
+    Args:
+        told: of `as_json`.
+        others: the answers of the model that is compared with: `audit/against.jsonl`.
+    """
+    for name, records in {**heard.records, **({"against": others} if others else {})}.items():
+        write_records(folder / "audit" / f"{name}.jsonl", records)
+    where = folder / "evaluation" / "audit.json"
+    with telling_of_space(where):
+        where.parent.mkdir(parents=True, exist_ok=True)
+        where.write_text(json.dumps(told, indent=1) + "\n")
+    return where
