@@ -1,8 +1,12 @@
 """`vergence eval` and `vergence answer` with a reasoner behind: a folder, or a server that follows a script."""
 
 import json
+import os
 import re
+import subprocess
+import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -10,9 +14,14 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+import torch
 
 from vergence.cli import main
+from vergence.evaluate.asked import LEVELS
+from vergence.evaluate.buckets import blind_seed
+from vergence.evaluate.compare import compare
 from vergence.evaluate.measured import renew_card
+from vergence.evaluate.suite import accuracy
 from vergence.models import reasoner as reasoners
 from vergence.models.policy import load
 from vergence.recipes import recipe
@@ -220,19 +229,128 @@ def test_eval_with_a_reasoner_says_what_is_wrong(capsys, more, told):
     assert "secret" not in error
 
 
-def test_what_was_answered_is_written_when_the_reasoner_refuses(capsys, tmp_path, monkeypatch):
-    """The pipeline hands over each chunk: two answers to a chunk here, and the server has three in it."""
-    from vergence.evaluate import pipeline
+def test_what_was_answered_is_kept_when_the_reasoner_refuses_and_the_rest_is_asked_for_later(capsys, tmp_path):
+    """Two answers to a chunk, and the server has three in it; then it has one, for what is missing, and answers all."""
+    out, left = tmp_path / "some.jsonl", [iter(["\\boxed{1}"] * 3)]
+    given = ("eval", "seedling", "--worlds", "bars", "--number", 2, "--samples", 2, "--max-tokens", 8, "--at-once", 2)
+    with serving(lambda text: next(left[0], None)) as server:
+        more = ("--reasoner", url(server), "--reasoner-model", "m")
+        status, _, error = called(capsys, *given, *more, "--out", out)
+        assert status == 2
+        assert "no more" in error
+        there = out.read_text()
+        assert len(there.splitlines()) == 2
+        left[0], before = iter(["\\boxed{1}"] * 9), len(server.seen)
+        assert called(capsys, *given, *more, "--out", out)[0] == 0
+        assert len(server.seen) - before == 2
+        assert out.read_text().startswith(there)
+        assert len(out.read_text().splitlines()) == 4
+        status, _, error = called(capsys, *given, *more[:3], "other", "--out", out)
+        assert (status, "reasoner is" in error) == (2, True)
 
-    whole = pipeline.answer_by_reasoner
-    monkeypatch.setattr(pipeline, "answer_by_reasoner", lambda *a, **k: whole(*a, at_once=2, **k))
-    left = iter(["\\boxed{1}"] * 3)
-    with serving(lambda text: next(left, None)) as server:
-        given = ("--worlds", "bars", "--number", 2, "--samples", 2, "--max-tokens", 8, "--out", tmp_path / "some.jsonl")
-        status, _, error = called(capsys, "eval", "seedling", *given, "--reasoner", url(server))
-    assert status == 2
-    assert "no more" in error
-    assert len((tmp_path / "some.jsonl").read_text().splitlines()) == 2
+
+# ------------------------------------------------------------------------------------------------- to go on, to compare
+
+
+def test_killed_it_goes_on_to_the_same_bytes(capsys, tmp_path):
+    given = ["eval", "seedling", "--number", "40", "--samples", "2", "--max-tokens", "40", "--at-once", "8", "--out"]
+    killed, whole = tmp_path / "killed.jsonl", tmp_path / "whole.jsonl"
+    code = f"from vergence.cli import main; main({[*given, str(killed)]!r})"
+    process = subprocess.Popen([sys.executable, "-c", code], env=os.environ | {"PYTHONPATH": str(Path.cwd())})
+    until = time.monotonic() + 120
+    while not (killed.exists() and killed.stat().st_size) and time.monotonic() < until and process.poll() is None:
+        time.sleep(0.005)
+    process.kill()
+    process.wait()
+    begun = killed.read_bytes()
+    assert 0 < begun.count(b"\n") < 80
+    with killed.open("ab") as file:
+        file.write(b'{"scene": "dig')  # what a machine that lost its power may leave
+    assert called(capsys, *given, killed)[0] == 0
+    assert called(capsys, *given, whole)[0] == 0
+    assert killed.read_bytes() == whole.read_bytes()
+    assert whole.read_bytes().count(b"\n") == 80
+
+
+def test_one_thing_that_differs_is_named_and_nothing_is_lost(capsys, tmp_path):
+    out = tmp_path / "mine.jsonl"
+    given = ("eval", "seedling", "--number", 2, "--samples", 1, "--max-tokens", 8, "--out", out)
+    assert called(capsys, *given)[0] == 0
+    before = out.read_bytes()
+    for more, told in (
+        (("--seed", 1), "seed is 0 there and 1 now"),
+        (("--temperature", 0.5), "temperature is 1.0 there"),
+        (("--worlds", "mosaic"), "scene (of mosaic/tune/0/0) is"),
+    ):
+        status, _, error = called(capsys, *given, *more)
+        assert status == 2
+        assert told in error
+        assert "give another --out" in error
+    assert out.read_bytes() == before
+
+
+def test_against_a_model_and_against_its_file_are_the_same(capsys, tmp_path):
+    run = tmp_path / "other"
+    other = load("seedling")
+    with torch.no_grad():  # another model: what it sees is made faint
+        for weight in other.model.model.visual.parameters():
+            weight.mul_(0.5)
+    other.save(run)
+    given = ("eval", "seedling", "--worlds", "bars", "digits", "--number", 16, "--samples", 2, "--json")
+    _, first, _ = called(capsys, *given, "--against", run, "--out", tmp_path / "a.jsonl")
+    _, second, _ = called(capsys, *given, "--against", tmp_path / "a-against.jsonl")
+    found = json.loads(first)
+    assert found == json.loads(second)
+    records = [
+        list(map(json.loads, (tmp_path / name).read_text().splitlines())) for name in ("a-against.jsonl", "a.jsonl")
+    ]
+    told = compare(*records)
+    assert found["against"]["tests"] == 2
+    assert set(found["against"]["rows"]) == {"bars", "digits", "overall"}
+    for name, row in found["against"]["rows"].items():
+        assert row["p"] == told[name].p
+        assert row["difference"]["mean"] == pytest.approx(told[name].difference.mean)
+    assert found["against"]["rows"]["overall"]["difference"]["mean"] > 0
+    assert found["overall"]["accuracy"]["mean"] == pytest.approx(accuracy(records[1]))
+    _, out, _ = called(capsys, *given[:-1], "--against", tmp_path / "a-against.jsonl")
+    assert "Holm over 2 tests" in " ".join(out.split())
+    for more, wrong in (
+        (("--temperature", 0.5), "temperature is 1.0 on the one side and 0.5 on the other"),
+        (("--number", 8), "put to one side only"),
+        (("--reasoner", "weak"), "one side answered by itself"),
+    ):
+        status, _, error = called(capsys, *given, *more, "--against", tmp_path / "a-against.jsonl")
+        assert (status, wrong in error) == (2, True)
+    (tmp_path / "notes.txt").write_text("{}\n")
+    assert "holds no answers" in called(capsys, *given, "--against", tmp_path / "notes.txt")[2]
+
+
+def test_buckets_ask_without_the_picture_too(capsys, tmp_path):
+    given = ("eval", "seedling", "--worlds", "bars", "--number", 12, "--samples", 4)
+    _, out, _ = called(capsys, *given, "--buckets", "--json", "--out", tmp_path / "a.jsonl")
+    found = json.loads(out)["buckets"]
+    assert found["by"] == "measured"
+    blind = [json.loads(line) for line in (tmp_path / "a-blind.jsonl").read_text().splitlines()]
+    assert {(one["shown"], one["seed"]) for one in blind} == {("blank", blind_seed(0))}
+    assert sum(found[level]["accuracy"]["n"] for level in LEVELS if level in found) == 12
+    assert found["high"]["gain"]["mean"] > 0.2
+    _, out, _ = called(capsys, *given, "--buckets")
+    assert "the picture adds" in out
+    status, _, error = called(capsys, *given, "--buckets", "--show", "blank")
+    assert (status, "leave --show blank out" in error) == (2, True)
+
+
+def test_declared_levels_are_told_without_asking_twice(capsys, tmp_path):
+    data = tmp_path / "own.jsonl"
+    levels = ("low", "high", "high")
+    data.write_text(
+        "".join(json.dumps({**ONE, "vd_level": level, "answer": str(at)}) + "\n" for at, level in enumerate(levels))
+    )
+    given = ("eval", "seedling", "--scenes", f"{data}#tune", "--samples", 1, "--columns", "question=question", "--json")
+    _, out, _ = called(capsys, *given)
+    found = json.loads(out)["buckets"]
+    assert found["by"] == "declared"
+    assert (found["low"]["accuracy"]["n"], found["high"]["accuracy"]["n"], found["high"]["blind"]) == (1, 2, None)
 
 
 # ------------------------------------------------------------------------------------------------- a run as a model
@@ -320,6 +438,9 @@ def test_a_run_is_asked_as_it_was_trained_and_its_card_says_how(capsys, tmp_path
         assert called(capsys, "answer", *given)[0] == 0
     assert server.seen[0]["max_tokens"] == 7
     more = ("--wording", "short", "--max-tokens", 9, "--temperature", 0.0, "--columns", "question=question")
+    status, _, error = called(capsys, "eval", run, "--scenes", config.scenes, *BRIEF, *more, "--out", out)
+    assert (status, "wording is 'boxed' there and 'short' now" in error) == (2, True)
+    out.unlink()
     called(capsys, "eval", run, "--scenes", config.scenes, *BRIEF, *more, "--out", out)
     record = json.loads(out.read_text().splitlines()[0])
     assert (record["wording"], record["max_tokens"], record["temperature"]) == ("short", 9, 0.0)

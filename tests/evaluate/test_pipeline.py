@@ -3,6 +3,7 @@
 import pytest
 from PIL import Image
 
+from vergence.evaluate.errors import error_of
 from vergence.evaluate.pipeline import Answered, answer_by_reasoner, answer_one
 from vergence.evaluate.suite import accuracy, answer, summary
 from vergence.models.policy import load
@@ -54,7 +55,7 @@ def test_strong_beats_weak_with_the_same_captions(policy, scenes, by_strong):
 def test_records_are_the_suite_s_and_more(policy, scenes, by_strong):
     own = answer(policy, scenes[:2], samples=1, max_tokens=8)[0]
     assert own.keys() <= by_strong[0].keys()
-    assert by_strong[0].keys() - own.keys() == {"caption", "tentative", "caption_leaks"}
+    assert by_strong[0].keys() - own.keys() == {"caption", "tentative", "caption_leaks", "reasoner"}
     assert [(one["scene"], one["sample"]) for one in by_strong] == [(s.key, i) for s in scenes for i in range(2)]
     known = {scene.key: scene for scene in scenes}
     for one in by_strong:
@@ -64,6 +65,10 @@ def test_records_are_the_suite_s_and_more(policy, scenes, by_strong):
         assert one["extracted"] == last_boxed(one["response"])
         assert one["false_facts"] == len(false_facts(one["caption"], scene.facts))
         assert one["caption_leaks"] is leaks(one["caption"], scene)
+        said = policy.reader.tokenizer(one["caption"] + one["tentative"], add_special_tokens=False)["input_ids"]
+        assert abs(one["tokens"] - len(said) - 2) <= 2  # and the two that end them
+        assert one["prompt"].count("Describe") == 1
+        assert one["error"] == error_of(one["caption"] + "\n" + one["response"], one["status"], "stop", scene)
     assert set(summary(by_strong)) == {*embedded.TRAINED, "overall"}
 
 
@@ -109,6 +114,9 @@ def test_what_was_finished_is_kept_when_the_reasoner_goes_down(policy, scenes):
         )
     assert [(one["scene"], one["sample"]) for one in kept] == [(s.key, i) for s in scenes[:4] for i in range(2)]
     assert told == [(4, 12), (8, 12)]
+    going_on = answer_by_reasoner(policy, Says(), scenes[:6], samples=2, at_once=4, max_tokens=8, done=kept)
+    assert going_on == answer_by_reasoner(policy, Says(), scenes[:6], samples=2, at_once=4, max_tokens=8)
+    assert going_on[:8] == kept
 
 
 def test_an_answer_without_a_box_is_unparsed(policy, scenes):

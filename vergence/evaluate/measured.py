@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from vergence.evaluate.interval import bootstrap
+from vergence.evaluate.kept import AGAINST
 from vergence.evaluate.suite import Record, by_question
 from vergence.train.card import Number, card, code, numbers_of, put
 from vergence.train.checkpoint import latest, step_of
@@ -27,6 +28,8 @@ def measured(checkpoint: Path) -> list[Number]:
 
 def _answered(folder: Path) -> Iterator[Number]:
     for path in sorted(folder.glob("*.jsonl")):
+        if path.stem.endswith(AGAINST):  # another checkpoint's
+            continue
         records = list(read_lines(path))
         if records:
             score = by_question(records)

@@ -6,14 +6,16 @@ from what better captions gain.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from PIL.Image import Image
 
 from vergence import chance
-from vergence.evaluate.suite import Record, Told, conditions
+from vergence.evaluate.asked import about_asking
+from vergence.evaluate.errors import error_of
+from vergence.evaluate.suite import Keep, Record, Told, under
 from vergence.models.policy import Policy
 from vergence.rewards.form import last_boxed
 from vergence.rewards.judge import leaks
@@ -53,14 +55,18 @@ def answer_by_reasoner(
     show: ViewSpec = ORIGINAL,
     at_once: int = 256,
     told: Told = lambda done, of: None,
-    keep: Callable[[list[Record]], None] = lambda records: None,
+    keep: Keep = lambda chunk: None,
+    done: Sequence[Record] = (),
+    named: str = "",
 ) -> list[Record]:
     """One record per answer, `samples` to each scene: `evaluate.suite.answer`'s fields, and what came before.
 
     `response`, `extracted` and `status` are the reasoner's (`finish` is always "stop": a reasoner does not say).
-    `caption` and `tentative` are the policy's; `caption_leaks` says whether the caption gave the answer away;
-    `false_facts` counts the facts that the *caption* states and that are not so, where the scene knows its facts (else
-    None). All noise is keyed by (seed, scene, sample): two reasoners asked with one seed get the same captions.
+    `caption` and `tentative` are the policy's, `tokens` is the number of both, and `prompt` is the caption's;
+    `caption_leaks` says whether the caption gave the answer away; `false_facts` counts the facts that the *caption*
+    states and that are not so, and `error` says by what a wrong answer is wrong, caption and response read as one,
+    where the scene knows its facts (else None). All noise is keyed by (seed, scene, sample): two reasoners asked with
+    one seed get the same captions.
 
     RACRO takes the likeliest caption and lets the reasoner sample at 0.6; here one temperature holds for all three.
 
@@ -70,7 +76,8 @@ def answer_by_reasoner(
         show: how the policy sees the scenes.
         at_once: answers in a chunk.
         told: called after each chunk, for a progress bar.
-        keep: given the records of each chunk as soon as it is finished, so that they are not lost with what follows.
+        keep, done: as `evaluate.suite.answer` has them.
+        named: the reasoner's name, as the records tell it.
 
     Raises:
         UserError: a number is out of its range.
@@ -79,17 +86,17 @@ def answer_by_reasoner(
     if at_once < 1:
         raise UserError(f"at_once must be at least 1, got {at_once}")
     how = {"temperature": temperature, "max_tokens": max_tokens, "wording": wording}
-    asked_so = conditions(samples=samples, show=show, **how)
+    asked_so = under(policy, seed=seed, samples=samples, show=show, **how) | {"reasoner": named}
     through = partial(_through, policy, reasoner, tentative=tentative, show=show, **how)
     rows = [(scene, sample) for scene in scenes for sample in range(samples)]
-    records: list[Record] = []
-    for start in range(0, len(rows), at_once):
+    records: list[Record] = list(done)
+    for start in range(len(done), len(rows), at_once):
         some = rows[start : start + at_once]
         keys = [chance.key(seed, "pipeline", scene.key, sample) for scene, sample in some]
         answered = through([scene for scene, _ in some], keys)
-        chunk = [_record(*row, one) | asked_so for row, one in zip(some, answered, strict=True)]
-        keep(chunk)
-        records += chunk
+        new = [_record(*row, one) | asked_so for row, one in zip(some, answered, strict=True)]
+        keep(new)
+        records += new
         told(len(records), len(rows))
     return records
 
@@ -125,7 +132,17 @@ def answer_one(
         wording=wording,
         tentative=tentative,
     )
-    return answered
+    return answered.answered
+
+
+class _Gone(NamedTuple):
+    """One way through."""
+
+    answered: Answered
+    tokens: int
+    """That the policy sampled."""
+    about: dict[str, Any]
+    """What was asked: `evaluate.asked.about_asking`, of the caption."""
 
 
 def _through(
@@ -139,19 +156,24 @@ def _through(
     wording: Wording,
     tentative: bool,
     show: ViewSpec = ORIGINAL,
-) -> list[Answered]:
+) -> list[_Gone]:
     """One way through for each of `scenes`, with the noise of `keys`."""
+    tokens, about = [0] * len(scenes), {}
 
     def say(ask: Ask) -> list[str]:
         prompts: dict[str, Prompt] = {}  # the samples of a scene share its prompt
         for scene in scenes:
             if scene.key not in prompts:
                 prompts[scene.key] = render(policy.reader, scene, show, 0, ask=ask, wording=wording)
+                if ask == "caption":
+                    about[scene.key] = about_asking(policy.reader, scene, prompts[scene.key])
         drawn = sampler_of(policy)(
             [Asked(prompts[scene.key], chance.key(key, ask)) for scene, key in zip(scenes, keys, strict=True)],
             temperature=temperature,
             max_tokens=max_tokens,
         )
+        for row, one in enumerate(drawn):
+            tokens[row] += len(one.tokens)
         return [policy.reader.text(one.tokens) for one in drawn]
 
     # a question without an image goes to the reasoner as it is, as in RACRO's inference
@@ -166,7 +188,10 @@ def _through(
     responses = reasoner(put, temperature=temperature, max_tokens=max_tokens)
     if len(responses) != len(put):
         raise UserError(f"the reasoner gave {len(responses)} answers to {len(put)} questions")
-    return [Answered(*row, last_boxed(row[2])) for row in zip(captions, own, responses, strict=True)]
+    return [
+        _Gone(Answered(*row, last_boxed(row[2])), number, about[scene.key])
+        for *row, number, scene in zip(captions, own, responses, tokens, scenes, strict=True)
+    ]
 
 
 def _shown(tentative: str, wording: Wording) -> str:
@@ -174,7 +199,8 @@ def _shown(tentative: str, wording: Wording) -> str:
     return (last_boxed(tentative) or "") if wording == "short" else tentative
 
 
-def _record(scene: Scene, sample: int, answered: Answered) -> Record:
+def _record(scene: Scene, sample: int, one: _Gone) -> Record:
+    answered = one.answered
     verdict = verify(answered.response, scene.gold, RewardSpec(accuracy=1.0, format=0.0))
     return {
         "scene": scene.key,
@@ -188,7 +214,10 @@ def _record(scene: Scene, sample: int, answered: Answered) -> Record:
         "status": verdict.status,
         "finish": "stop",
         "false_facts": len(false_facts(answered.caption, scene.facts)) if scene.facts else None,
+        "error": error_of(f"{answered.caption}\n{answered.response}", verdict.status, "stop", scene),
         "caption": answered.caption,
         "tentative": answered.tentative,
         "caption_leaks": leaks(answered.caption, scene),
+        "tokens": one.tokens,
+        **one.about,
     }

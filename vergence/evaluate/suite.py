@@ -10,6 +10,8 @@ from statistics import fmean
 from typing import Any, NamedTuple
 
 from vergence import chance
+from vergence.evaluate.asked import about_asking, pixels_of, weights_of
+from vergence.evaluate.errors import error_of
 from vergence.evaluate.interval import Estimate, bootstrap
 from vergence.models.policy import Policy
 from vergence.rewards.judge import by_verifier
@@ -25,6 +27,8 @@ LONGEST_LINE = 2**24
 """Bytes of a line that is read to see what a file holds."""
 Told = Callable[[int, int], None]
 """(answers given, answers asked for) every so often."""
+Keep = Callable[[list[Record]], None]
+"""Given each chunk of records as soon as it is finished."""
 IN_EVERY = {"scene", "sample", "response", "status"}
 """Some of what each record holds."""
 
@@ -41,40 +45,68 @@ def answer(
     wording: Wording = "short",
     at_once: int = 256,
     told: Told = lambda done, of: None,
+    keep: Keep = lambda chunk: None,
+    done: Sequence[Record] = (),
 ) -> list[Record]:
     """One record per answer: `samples` answers to each scene, seen as `show` says.
 
-    `false_facts` counts the stated facts that are not so, where the scene knows its facts (else None). The noise of an
-    answer is keyed by (seed, scene, sample): two policies asked with one seed are asked alike. Each record has the
-    `conditions` too.
+    `false_facts` counts the stated facts that are not so, and `error` says by what a wrong answer is wrong, where the
+    scene knows its facts (else None). The noise of an answer is keyed by (seed, scene, sample): two policies asked with
+    one seed are asked alike. Each record has what it was asked `under` too.
 
     Args:
         at_once: answers that are sampled at once; memory only.
         told: called as answers come in, for a progress bar.
+        keep: given the records of each chunk as soon as it is finished.
+        done: the records that are there already, those of the first scenes: only the others' are asked for.
     """
-    how = conditions(wording=wording, max_tokens=max_tokens, temperature=temperature, samples=samples, show=show)
-    sampler, records = sampler_of(policy, at_once=at_once), []
-    number = max(1, at_once // samples)
-    for start in range(0, len(scenes), number):
+    how = {"wording": wording, "max_tokens": max_tokens, "temperature": temperature, "samples": samples, "show": show}
+    asked_so = under(policy, seed=seed, **how)
+    sampler, records = sampler_of(policy, at_once=at_once), list(done)
+    number = chunk(samples, at_once) // samples
+    for start in range(len(done) // samples, len(scenes), number):
         some = scenes[start : start + number]
         keys = [chance.key(seed, "evaluation", scene.key) for scene in some]
+        prompts = [
+            render(policy.reader, *asked, wording=wording) for asked in zip(some, [show] * len(some), keys, strict=True)
+        ]
         rollouts = roll_out(
             sampler,
             policy.reader,
             some,
-            [
-                render(policy.reader, *asked, wording=wording)
-                for asked in zip(some, [show] * len(some), keys, strict=True)
-            ],
+            prompts,
             siblings=samples,
             seed=(seed, "evaluation"),
             temperature=temperature,
             max_tokens=max_tokens,
             judge=by_verifier(RewardSpec(), wording=wording),
         )
-        records += [_record(rollout) | how for rollout in rollouts]
+        about = [about_asking(policy.reader, *asked) for asked in zip(some, prompts, strict=True)]
+        new = [_record(rollout) | about[row // samples] | asked_so for row, rollout in enumerate(rollouts)]
+        keep(new)
+        records += new
         told(len(records), len(scenes) * samples)
     return records
+
+
+def chunk(samples: int, at_once: int) -> int:
+    """How many records `answer` hands to `keep` at a time: those of whole questions.
+
+    >>> chunk(8, 256), chunk(3, 256), chunk(8, 1)
+    (256, 255, 8)
+    """
+    return max(1, at_once // samples) * samples
+
+
+def under(policy: Policy, *, seed: int, **how: Any) -> dict[str, Any]:
+    """The `conditions`, the seed, the limits of image sizes, and a name for the weights.
+
+    With these and the questions the answers are settled.
+
+    Raises:
+        UserError: a number is out of its range.
+    """
+    return conditions(**how) | {"seed": seed, "pixels": pixels_of(policy), "weights": weights_of(policy)}
 
 
 def conditions(
@@ -115,7 +147,9 @@ def _record(rollout: Rollout) -> Record:
         "extracted": rollout.verdict.extracted,
         "status": rollout.verdict.status,
         "finish": rollout.sampled.finish,
+        "tokens": len(rollout.sampled.tokens),
         "false_facts": len(false_facts(rollout.text, facts)) if facts else None,
+        "error": error_of(rollout.text, rollout.verdict.status, rollout.sampled.finish, rollout.scene),
     }
 
 

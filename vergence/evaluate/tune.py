@@ -39,7 +39,9 @@ def answering(config: Config, *, tentative: bool = True, cache: Path | None = No
     reasoner = load_reasoner(config.reasoner, model=config.server_model, device=config.device, cache=cache)
 
     def through(policy: Policy, scenes: Sequence[Scene], **options) -> list[Record]:
-        return answer_by_reasoner(policy, reasoner, scenes, tentative=tentative, **asked, **options)
+        return answer_by_reasoner(
+            policy, reasoner, scenes, tentative=tentative, named=config.reasoner, **asked, **options
+        )
 
     return through
 

@@ -1,0 +1,149 @@
+"""An evaluation that was stopped: the file at the end is the file of one that was not."""
+
+import json
+
+import pytest
+
+from vergence.evaluate.asked import image_sha, prompt_text, weights_of
+from vergence.evaluate.kept import appending, begun, beside
+from vergence.evaluate.suite import answer, chunk, under
+from vergence.models.policy import load
+from vergence.scenes import embedded
+from vergence.types import ORIGINAL, Blank, UserError
+
+HOW = {"samples": 2, "max_tokens": 24, "temperature": 1.0, "wording": "short", "show": ORIGINAL}
+AT_ONCE = 6
+
+
+@pytest.fixture(scope="module")
+def policy():
+    return load("seedling")
+
+
+@pytest.fixture(scope="module")
+def scenes():
+    return embedded.draw_many(embedded.TRAINED, "tune", 8)
+
+
+@pytest.fixture(scope="module")
+def whole(policy, scenes, tmp_path_factory):
+    """The file of an evaluation that nobody stopped: 16 answers in chunks of 6."""
+    path = tmp_path_factory.mktemp("kept") / "whole.jsonl"
+    answer(policy, scenes, seed=3, at_once=AT_ONCE, keep=appending(path), **HOW)
+    return path.read_bytes()
+
+
+def gone_on(path, policy, scenes) -> int:
+    """Go on with a file; how many answers were asked for."""
+    done = begun(path, scenes, under(policy, seed=3, **HOW), chunk=chunk(2, AT_ONCE))
+    asked = []
+    keep = appending(path)
+    found = answer(
+        policy, scenes, seed=3, at_once=AT_ONCE, done=done, keep=lambda new: (asked.extend(new), keep(new))[1], **HOW
+    )
+    assert [json.dumps(record) + "\n" for record in found] == path.read_text().splitlines(keepends=True)
+    return len(asked)
+
+
+@pytest.mark.parametrize("end", ["nothing", "whole chunks", "a torn line", "within a chunk", "within the last", "all"])
+def test_it_goes_on_where_it_stopped(tmp_path, policy, scenes, whole, end):
+    lines, path = whole.splitlines(keepends=True), tmp_path / "some.jsonl"
+    there, asked = {
+        "nothing": (b"", 16),
+        "whole chunks": (b"".join(lines[:6]), 10),
+        "a torn line": (b"".join(lines[:7])[:-9], 10),
+        "within a chunk": (b"".join(lines[:11]), 10),
+        "within the last": (b"".join(lines[:15]), 4),
+        "all": (whole, 0),
+    }[end]
+    path.write_bytes(there)
+    assert gone_on(path, policy, scenes) == asked
+    assert path.read_bytes() == whole
+
+
+def test_a_line_that_lost_its_end_alone_is_torn(tmp_path, policy, scenes, whole):
+    path = tmp_path / "some.jsonl"
+    path.write_bytes(b"".join(whole.splitlines(keepends=True)[:12])[:-1])
+    assert gone_on(path, policy, scenes) == 10
+    assert path.read_bytes() == whole
+
+
+def test_it_may_be_given_more_questions(tmp_path, policy, scenes, whole):
+    path = tmp_path / "some.jsonl"
+    assert gone_on(path, policy, scenes[:4]) == 8
+    assert gone_on(path, policy, scenes) == 10  # 2 of the second chunk were asked for alone
+    assert path.read_bytes() == whole
+
+
+def test_other_conditions_are_refused_and_the_file_is_left_alone(tmp_path, policy, scenes, whole):
+    path = tmp_path / "some.jsonl"
+    torn = whole[:-7]
+    path.write_bytes(torn)
+    so = under(policy, seed=3, **HOW)
+    other = [*scenes[1:2], *scenes[1:]]
+    for asked, how, told in (
+        (scenes, so | {"wording": "think"}, "wording is 'short' there and 'think' now"),
+        (scenes, so | {"max_tokens": 25}, "max_tokens is 24 there and 25 now"),
+        (scenes, so | {"temperature": 0.5}, r"temperature is 1\.0 there"),
+        (scenes, so | {"samples": 4}, "samples is 2 there and 4 now"),
+        (scenes, under(policy, seed=3, **{**HOW, "show": Blank()}), "shown is 'image' there and 'blank' now"),
+        (scenes, so | {"seed": 4}, "seed is 3 there and 4 now"),
+        (scenes, so | {"weights": "0" * 16}, "weights is '[0-9a-f]{16}' there"),
+        (scenes, so | {"reasoner": "weak"}, "reasoner is 'not told' there"),
+        (other, so, "scene .* is 'digits/tune/0/0' there and 'shapes/tune/0/0' now"),
+        (scenes[:7], so, "the number of answers is 15 there and 14 now"),
+    ):
+        with pytest.raises(UserError, match=told):
+            begun(path, asked, how, chunk=6)
+        assert path.read_bytes() == torn
+
+
+def test_other_pictures_under_the_same_names_are_refused(tmp_path, policy, scenes, whole):
+    path = tmp_path / "some.jsonl"
+    records = [json.loads(line) for line in whole.splitlines()]
+    records[2]["image_sha"] = ["0" * 64]
+    path.write_text("".join(json.dumps(one) + "\n" for one in records))
+    with pytest.raises(UserError, match=r"image_sha \(of shapes/tune/0/0\)"):
+        begun(path, scenes, under(policy, seed=3, **HOW), chunk=6)
+
+
+def test_a_damaged_file_is_told(tmp_path, policy, scenes, whole):
+    path, lines = tmp_path / "some.jsonl", whole.splitlines(keepends=True)
+    path.write_bytes(lines[0] + b"{not\n" + lines[2])
+    with pytest.raises(UserError, match=r"line 2 is not JSON"):
+        begun(path, scenes, under(policy, seed=3, **HOW), chunk=6)
+    assert begun(tmp_path / "none.jsonl", scenes, {}, chunk=6) == []
+
+
+def test_a_record_says_what_was_asked(policy, scenes, whole):
+    records = [json.loads(line) for line in whole.splitlines()]
+    for at, record in enumerate(records):
+        scene = scenes[at // 2]
+        assert record["image_sha"] == image_sha(scene)
+        assert scene.question in record["prompt"]
+        assert record["prompt"].count(policy.reader.image_token) == 1
+        assert (record["seed"], record["weights"]) == (3, weights_of(policy))
+        assert 1 <= record["tokens"] <= 24
+        assert (record["tokens"] == 24) >= (record["finish"] == "length")
+        assert (record["error"] is None) == (record["status"] == "right")
+        assert record["level"] is None
+
+
+def test_the_prompt_keeps_every_picture_and_every_word(policy, scenes):
+    both = policy.reader.prompt("Is it in both? Answer.", (scenes[0].images[0], scenes[1].images[0]))
+    assert prompt_text(policy.reader, both).count(policy.reader.image_token) == 2
+    none = policy.reader.prompt("Is it there?", ())
+    assert prompt_text(policy.reader, none) == policy.reader.tokenizer.decode(list(none.tokens))
+
+
+def test_the_weights_have_a_name_that_training_changes(policy):
+    again = load("seedling")
+    assert weights_of(again) == weights_of(policy)
+    last = list(again.model.parameters())[-1]
+    last.data += 1e-6
+    assert weights_of(again) != weights_of(policy)
+
+
+def test_the_files_beside(tmp_path):
+    assert beside(None, "-blind") is None
+    assert beside(tmp_path / "a", "-blind") == tmp_path / "a-blind.jsonl"
