@@ -3,9 +3,8 @@
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
@@ -17,10 +16,17 @@ if TYPE_CHECKING:
     from vergence.train.config import Config
 
 Positional = tyro.conf.Positional
+Track = Annotated[tuple[Literal["wandb", "trackio", "tensorboard"], ...], tyro.conf.UseAppendAction]
+"""Other places to show a run in, each one an extra of the package."""
 
 
 def demo(
-    out: Path | None = None, seed: int = 0, method: str = "papo", threads: int | None = None, json: bool = False
+    out: Path | None = None,
+    seed: int = 0,
+    method: str = "papo",
+    threads: int | None = None,
+    track: Track = (),
+    json: bool = False,
 ) -> None:
     """Train the seedling to look, and show what changed: minutes on two CPU cores, nothing to download.
 
@@ -31,17 +37,21 @@ def demo(
         seed: Of everything that is drawn.
         method: An entry of `vergence methods`.
         threads: CPU threads; by default what PyTorch finds.
+        track: Show the run in wandb, trackio or tensorboard too; may be given more than once.
         json: End with one line of JSON on standard output, and print nothing else there.
     """
     from vergence.recipes import recipe
     from vergence.recipes.before_after import as_json, as_table, before_after
     from vergence.train.display import Display
+    from vergence.train.parts import open_data
+    from vergence.train.tracking import together, tracking
 
     use(threads)
     out = out or _fresh(Path("runs") / f"demo-{method.replace('@', '-')}-{seed}")
     config = replace(recipe("demo", method), seed=seed)
-    with Display(config.steps) as display:
-        outcome = before_after(config, out, watch=display, tell=lambda line: print(line, file=sys.stderr))
+    source = open_data(config) if track else None
+    with Display(config.steps) as display, tracking(track, out, config, source=source, tell=display.tell) as tracked:
+        outcome = before_after(config, out, watch=together(display, tracked), tell=display.tell)
     if json:
         print_json(as_json(outcome))
     else:
@@ -71,6 +81,7 @@ def train(arguments: Sequence[str]) -> None:
         resume: bool = False,
         until: int | None = None,
         threads: int | None = None,
+        track: Track = (),
         quiet: bool = False,
     ) -> None:
         """Train by a recipe, any field of which can be replaced; ends with a checkpoint and a page, report.html.
@@ -86,6 +97,7 @@ def train(arguments: Sequence[str]) -> None:
             resume: Go on from the last checkpoint in --out.
             until: Stop after this optimizer step, with a checkpoint; --resume goes on.
             threads: CPU threads; by default what PyTorch finds. A run resumes bit for bit with the same number.
+            track: Show the run in wandb, trackio or tensorboard too; may be given more than once.
             quiet: Show no progress.
         """
         use(threads)
@@ -96,30 +108,36 @@ def train(arguments: Sequence[str]) -> None:
         options = {**fields.options, **settings(set, "--set", "gamma=0.1")}
         named = {**fields.columns, **settings(columns, "--columns", "question=prompt_text")}
         chosen = replace(fields, options=options, columns=named, model=str(model_of(fields.model)))
-        _train(chosen, out, resume=resume, until=until, quiet=quiet)
+        _train(chosen, out, resume=resume, until=until, track=track, quiet=quiet)
 
     tyro.cli(command, prog="vergence train", args=list(arguments))
 
 
-def _train(config: "Config", out: Path, *, resume: bool, until: int | None, quiet: bool) -> None:
+def _train(config: "Config", out: Path, *, resume: bool, until: int | None, track: Sequence[str], quiet: bool) -> None:
     """Train as the config says; the data is gone through once, after what can be said before that."""
     from vergence import objectives
     from vergence.evaluate.tune import tune_evaluation
     from vergence.report.page import report
     from vergence.train.checkpoint import name_of
     from vergence.train.display import Display
+    from vergence.train.forewarned import forewarned
     from vergence.train.loop import train as run
     from vergence.train.parts import open_data
     from vergence.train.run import refuse_used
+    from vergence.train.trackers import refuse_missing
+    from vergence.train.tracking import together, tracking
 
     objectives.method(config.method, **config.options)
+    refuse_missing(track)
     if not resume:
         refuse_used(out)
     source = open_data(config, lambda line: print(line, file=sys.stderr))
     evaluate = tune_evaluation(config, out, source=source) if config.eval_every else None
-    with Display(config.steps, quiet=quiet) as display:
-        tell = partial(display.console.print, highlight=False, markup=False, soft_wrap=True)
-        watched = {"evaluate": evaluate, "watch": display, "tell": tell}
+    showing = Display(config.steps, quiet=quiet)
+    with showing as display, tracking(track, out, config, source=source, tell=display.tell) as tracked:
+        for warning in forewarned(config):
+            display.tell(f"warning, {warning}")
+        watched = {"evaluate": evaluate, "watch": together(display, tracked), "tell": display.tell}
         last = run(config, out, resume=resume, until=until, source=source, **watched)
     print(last)
     print(report(out, source=source))

@@ -1,13 +1,15 @@
-"""What a run shows while it runs: the five numbers one acts on."""
+"""What a run shows while it runs: the five numbers one acts on, and what is told of it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import TracebackType
 
-from rich.console import Console
+from rich.console import Console, Group
+from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.text import Text
 
 from vergence.types import Metrics
 
@@ -20,47 +22,66 @@ SHOWN = {
 }
 """Is it learning; how many groups teach nothing; is it collapsing; does it look; is it stable."""
 
+GONE = (OSError, ValueError)
+"""What writing raises where there is nothing to write to any more, or not in these characters."""
+
 
 class Display:
-    """A progress bar in a terminal, a line every ten steps anywhere else. Writes to standard error."""
+    """A progress bar in a terminal, a line every ten steps anywhere else. Writes to standard error.
 
-    def __init__(self, steps: int, *, quiet: bool = False) -> None:
+    It never ends a run: where nothing can be written any more (the terminal is gone), it falls silent.
+    """
+
+    def __init__(self, steps: int, *, quiet: bool = False, console: Console | None = None) -> None:
         self.steps = steps
-        self.console = Console(stderr=True, quiet=quiet)
+        self.console = console or Console(stderr=True, quiet=quiet)
         self.latest: dict[str, float] = {}
         columns = (
             TextColumn("step"),
             MofNCompleteColumn(),
-            BarColumn(),
-            TextColumn("{task.description}"),
+            BarColumn(bar_width=None),
             TimeRemainingColumn(),
+            TextColumn("{task.fields[seconds]}"),
         )
-        self.bar = Progress(*columns, console=self.console) if self.console.is_terminal and not quiet else None
+        self.numbers = Text(overflow="ellipsis", no_wrap=True)
+        self.bar: Progress | None = None
+        self.live: Live | None = None
+        if self.console.is_terminal and not quiet:
+            self.bar = Progress(*columns, console=self.console)
+            self.live = Live(Group(self.bar, self.numbers), console=self.console, refresh_per_second=4)
 
     def __enter__(self) -> Display:
         """Start the bar."""
-        if self.bar:
-            self.bar.start()
-            self.task = self.bar.add_task("", total=self.steps)
+        if self.live:
+            self.task = self.bar.add_task("", total=self.steps, seconds="")
+            with suppress(*GONE):
+                self.live.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Stop the bar."""
-        if self.bar:
-            self.bar.stop()
+        if self.live:
+            with suppress(*GONE):
+                self.live.stop()
 
     def __call__(self, step: int, metrics: Metrics, seconds: float) -> None:
         """Show a step."""
         self.latest |= {name: metrics[key] for name, key in SHOWN.items() if key in metrics}
-        told = "  ".join(f"{name} {value:.3f}" for name, value in self.latest.items()) + f"  {seconds:.1f} s"
+        told = "  ".join(f"{name} {value:.3f}" for name, value in self.latest.items())
         if self.bar:
-            self.bar.update(self.task, completed=step, description=told)
+            self.numbers.plain = told
+            self.bar.update(self.task, completed=step, seconds=f"{seconds:.1f} s")
         elif step == 1 or step % 10 == 0 or step == self.steps:
-            self.console.print(f"step {step:>4}/{self.steps}  {told}", highlight=False, soft_wrap=True)
+            self.tell(f"step {step:>4}/{self.steps}  {told}  {seconds:.1f} s")
         if "eval/accuracy" in metrics:
-            self.console.print(f"step {step:>4}: tune accuracy {metrics['eval/accuracy']:.3f}", highlight=False)
+            self.tell(f"step {step:>4}: tune accuracy {metrics['eval/accuracy']:.3f}")
+
+    def tell(self, line: str) -> None:
+        """Show a line, above the bar where there is one; a warning in another colour."""
+        with suppress(*GONE):
+            self.console.print(Text(line, style="yellow" if line.startswith("warning") else ""), soft_wrap=True)
 
 
 @contextmanager

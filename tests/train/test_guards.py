@@ -1,0 +1,204 @@
+"""Each way of failing, planted in a healthy log, raises its warning and no other; a healthy log raises none."""
+
+import random
+
+import pytest
+
+from vergence.train.config import Config
+from vergence.train.forewarned import forewarned
+from vergence.train.guards import GUARDS, Watchman, raised
+from vergence.train.past import NOW, START, Past
+
+STEPS, FROM = 120, 60
+"""Steps of a planted log, and the first at which something goes wrong in it."""
+
+
+def healthy(seed: int = 0, rollouts: int = 256, steps: int = STEPS) -> list[dict]:
+    """A run that learns to look: the numbers of the demo's runs, with a batch's noise."""
+    chance, lines = random.Random(seed), []
+
+    def share(p: float) -> float:
+        return sum(chance.random() < p for _ in range(rollouts)) / rollouts
+
+    for step in range(1, steps + 1):
+        done = step / steps
+        line = {
+            "step": step,
+            "frac_reward_zero_std": 0.2 + 0.35 * done + chance.gauss(0, 0.06),
+            "rewards/accuracy": share(0.4 + 0.2 * done),
+            "rewards/unparsed": share(0.01),
+            "rewards/timed_out": 0.0,
+            "entropy": (0.31 - 0.15 * done) * chance.lognormvariate(0, 0.05),
+            "completions/mean_length": 29 * chance.lognormvariate(0, 0.06),
+            "completions/clipped_ratio": share(0.004),
+            "clip_ratio/high": 0.0005 * chance.lognormvariate(0, 0.5),
+            "grad_norm": 0.15 * (1 + 0.5 * done) * chance.lognormvariate(0, 0.2),
+            "loss/perception": -0.025 * (1 + 0.6 * done) * chance.lognormvariate(0, 0.15),
+            "perception/caption_leak": share(0.02),
+        }
+        if step % 5 == 1:
+            more = (1 + 0.5 * done) * chance.lognormvariate(0, 0.1)
+            masked = {"kl": 0.25, "k3": 0.2, "k3_p99": 5.0, "k3_variance": 0.9}
+            line |= {f"perception/{name}_masked": value * more for name, value in masked.items()}
+            line["perception/gradient_ratio"] = chance.lognormvariate(-1.5, 0.5)
+        lines.append(line)
+    return lines
+
+
+def planted(**changes) -> list[dict]:
+    """The healthy log, from `FROM` on with numbers multiplied (a float) or replaced (a function of old and step)."""
+    lines = healthy()
+    for line in lines[FROM - 1 :]:
+        for name, change in changes.items():
+            if name in line:
+                line[name] = change(line[name], line["step"]) if callable(change) else line[name] * change
+    return lines
+
+
+def at(value: float):
+    return lambda old, step: value
+
+
+def falling(old: float, step: int) -> float:
+    return old * max(0.72, 1 - 0.01 * (step - FROM))
+
+
+PLANTED = {
+    "KL hacking": {
+        **{f"perception/{name}_masked": 5.0 for name in ("kl", "k3")},
+        "perception/k3_variance_masked": 8.4,
+        "clip_ratio/high": 14.0,
+        "rewards/accuracy": falling,
+    },
+    "collapse": {"rewards/accuracy": 0.5},
+    "entropy explosion": {"entropy": at(8.0)},
+    "entropy collapse": {"entropy": 0.05},
+    "no signal": {"frac_reward_zero_std": at(0.9)},
+    "truncation": {"completions/clipped_ratio": at(0.3)},
+    "unparsed": {"rewards/unparsed": at(0.3)},
+    "length": {"completions/mean_length": 2.6, "rewards/accuracy": at(0.38)},
+    "gradient": {"grad_norm": lambda old, step: 40 * old if step == 80 else old},
+    "not finite": {"grad_norm": lambda old, step: float("nan") if step == 80 else old},
+    "caption leak": {"perception/caption_leak": at(0.25)},
+    "drowned reward": {"perception/gradient_ratio": at(8.6)},
+    "looks less": {"perception/kl_masked": 0.2},
+    "timed out": {"rewards/timed_out": at(0.1)},
+}
+
+
+def test_every_guard_is_tried():
+    assert PLANTED.keys() == GUARDS.keys()
+
+
+@pytest.mark.parametrize("name", PLANTED)
+def test_what_is_planted_is_raised_and_nothing_else(name):
+    found = raised(planted(**PLANTED[name]))
+    assert [one.name for one in found] == [name]
+    assert FROM <= found[0].step <= FROM + 25
+    assert "\n" not in found[0].said
+    assert found[0].said[-1] != "."
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_a_healthy_run_raises_nothing(seed):
+    assert raised(healthy(seed)) == []
+    assert raised(healthy(seed, rollouts=64)) == []
+
+
+@pytest.mark.parametrize("name", PLANTED)
+def test_what_is_raised_stays_raised(name):
+    """Monotone: the warnings of a log's beginning are the first warnings of the log."""
+    lines = planted(**PLANTED[name]) + healthy(1)
+    lines = [{**line, "step": step} for step, line in enumerate(lines, 1)]
+    everything = raised(lines)
+    for cut in range(0, len(lines), 31):
+        assert raised(lines[:cut]) == [one for one in everything if one.step <= cut]
+
+
+def test_a_gradient_that_stays_long_is_raised():
+    assert [one.name for one in raised(planted(grad_norm=8.0))] == ["gradient"]
+
+
+def test_looking_more_without_harm_is_no_hacking():
+    assert raised(planted(**{f"perception/{name}_masked": 5.0 for name in ("kl", "k3", "k3_variance")})) == []
+
+
+@pytest.mark.parametrize(
+    ("harm", "also"),
+    [
+        ({"completions/clipped_ratio": at(0.3)}, "truncation"),
+        ({"rewards/unparsed": at(0.3)}, "unparsed"),
+        ({"clip_ratio/high": at(0.007)}, None),
+        ({"rewards/accuracy": falling}, None),
+    ],
+)
+def test_each_harm_alone_makes_a_surge_hacking(harm, also):
+    found = {one.name for one in raised(planted(**{"loss/perception": 4.0}, **harm))}
+    assert found == {"KL hacking"} | ({also} if also else set())
+
+
+def test_the_published_early_sign_is_seen_before_the_reward_falls():
+    """arXiv:2507.06448, appendix J: the upper clip from 0.0005 to 0.007 while the KL surges."""
+    changes = {"perception/k3_masked": 5.0, "clip_ratio/high": 14.0}
+    early = raised(planted(**changes, **{"rewards/accuracy": lambda old, step: old * (0.6 if step > 90 else 1)}))
+    assert early[0].name == "KL hacking"
+    assert early[0].step < 75
+    assert "the upper clip climbs" in early[0].said
+
+
+def test_a_method_without_some_numbers_is_watched_for_the_others():
+    bare = [{"step": line["step"], "entropy": line["entropy"]} for line in planted(entropy=at(5.0))]
+    assert [one.name for one in raised(bare)] == ["entropy explosion"]
+    assert raised([]) == []
+    assert raised([{"step": 1}]) == []
+
+
+def test_a_short_run_has_no_start_yet():
+    lines = [{**line, "entropy": 9.0 if line["step"] > 5 else 0.3} for line in healthy(steps=START + NOW - 1)]
+    assert raised(lines) == []
+
+
+def test_the_watchman_says_each_once_and_goes_on_where_a_run_was_left():
+    lines = planted(**PLANTED["truncation"])
+    fresh = Watchman()
+    said = [one for line in lines for one in fresh(line)]
+    assert said == raised(lines) == fresh.raised
+    resumed = Watchman(lines[:90])
+    assert resumed.raised == said
+    assert [one for line in lines[90:] for one in resumed(line)] == []
+
+
+def test_noise_hides_a_fall_that_it_could_have_made():
+    """Batches of 8 rollouts: accuracy jumps by more than what would be a collapse in a batch of 256."""
+    chance, past = random.Random(0), Past()
+    for step in range(1, 60):
+        past.add({"step": step, "rewards/accuracy": sum(chance.random() < 0.5 for _ in range(8)) / 8})
+    assert past.noise("rewards/accuracy") == pytest.approx((0.25 / 8) ** 0.5, rel=0.5)
+    past._best["rewards/accuracy"] = past.now("rewards/accuracy") + 3.5 * past.noise("rewards/accuracy")
+    assert not past.fallen("rewards/accuracy", 0.9, 4.0)
+    past._best["rewards/accuracy"] += past.noise("rewards/accuracy")
+    assert past.fallen("rewards/accuracy", 0.9, 4.0)
+
+
+def test_noise_of_a_normal_number():
+    chance, past = random.Random(1), Past()
+    for step in range(1, 4001):
+        past.add({"step": step, "x": chance.gauss(step / 1000, 0.3)})
+    assert past.noise("x") == pytest.approx(0.3, rel=0.05)
+
+
+@pytest.mark.parametrize(
+    ("config", "expected"),
+    [
+        (Config(method="papo", options={"gamma": "0.1"}), 0),
+        (Config(method="papo", options={"gamma": "0.2"}), 1),
+        (Config(method="papo-dapo@paper", model="some/folder", options={"gamma": "0.04", "eta": "0.03"}), 1),
+        (Config(method="papo", model="some/folder", options={"gamma": "0.02"}), 1),
+        (Config(method="papo", model="some/folder", options={"gamma": "0.02", "eta": "0.05"}), 0),
+        (Config(method="papo", options={"fraction": "1.0", "gamma": "0.2"}), 2),
+        (Config(method="papo", options={"gamma": "much"}), 0),
+        (Config(method="grpo"), 0),
+    ],
+)
+def test_settings_known_to_end_badly_are_told_before(config, expected):
+    assert len(forewarned(config)) == expected
