@@ -388,10 +388,10 @@ class Read(NamedTuple):
     """One thing the scorer must compute for every response token."""
 
     view: str
-    quantity: Literal["logp", "entropy", "kl"]
+    quantity: Literal["logp", "entropy", "kl", "js"]
     """Log-probability of the sampled token; entropy of its distribution; divergence over the vocabulary."""
     against: str | None = None
-    """For a divergence: KL(`view` || `against`)."""
+    """For a divergence: KL(`view` || `against`), or JS(`view`, `against`)."""
     when: Literal["frozen", "live", "grad"] = "live"
     """Under the weights that sampled; under today's weights without gradient; with gradient."""
 
@@ -427,6 +427,10 @@ class Stats:
     def kl(self, view: str, against: str) -> BT:
         """KL(`view` || `against`) over the vocabulary, nats."""
         return self._get(view, "kl", against)
+
+    def js(self, view: str, against: str) -> BT:
+        """Jensen-Shannon divergence of the two over the vocabulary, nats."""
+        return self._get(view, "js", against)
 
     def read(self, read: Read) -> BT:
         """Whatever was declared."""

@@ -21,6 +21,8 @@ READS = (
     Read("kept", "entropy"),
     Read("removed", "logp"),
     Read("removed", "kl", "kept", when="grad"),
+    Read("kept", "js", "removed", when="grad"),
+    Read("image", "js", "reference"),
     Read("image", "kl", "reference", when="grad"),
     Read("reference", "kl", "image", when="grad"),
     Read("reference", "logp"),
@@ -83,6 +85,9 @@ def definition(reads, states, batch: Batch, *, temperature: float) -> Stats:
                     found = -(p_V.exp() * p_V).sum()
                 case "kl":
                     found = (p_V.exp() * (p_V - q_V[0])).sum()
+                case "js":
+                    r_V = ((p_V.exp() + q_V[0].exp()) / 2).log()
+                    found = ((p_V.exp() * (p_V - r_V)).sum() + (q_V[0].exp() * (q_V[0] - r_V)).sum()) / 2
             rows.append(found if read.when == "grad" else found.detach())
         value[read[:3]] = torch.stack(rows).view(batch.mask_BT.shape)
     return Stats(value)
@@ -113,7 +118,7 @@ def is_the_definition(reads, seed: int) -> None:
 
 
 @pytest.mark.parametrize("seed", range(8))
-@pytest.mark.parametrize("reads", [READS, READS[:8], APART], ids=["two heads", "three views", "apart"])
+@pytest.mark.parametrize("reads", [READS, READS[:9], APART], ids=["two heads", "three views", "apart"])
 def test_statistics_and_gradients_are_their_definition(reads, seed):
     is_the_definition(reads, seed)
 

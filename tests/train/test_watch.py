@@ -89,13 +89,14 @@ def test_the_same_masked_view_is_watched_for_every_method_and_none_for_a_blind_o
     seen = []
     for name in ("grpo", "papo", "cppo"):
         parts, pending, prompts = frozen_round(name, tmp_path)
-        seen.append(watch.watched(parts, pending.batch, pending.frozen, prompts))
+        stats = watch.looked(parts, pending.batch, prompts)
+        seen.append(watch.watched(parts, pending.batch, pending.frozen, stats))
     assert seen[0]["perception/kl_masked"] > 0
     for other in seen[1:]:
         assert other["perception/k3_p99_masked"] == pytest.approx(seen[0]["perception/k3_p99_masked"], rel=1e-4)
     assert 0 < seen[2]["perception/gate_pass"] < 1
     parts, pending, prompts = frozen_round("grpo+blind", tmp_path)
-    assert watch.watched(parts, pending.batch, pending.frozen, prompts) == {}
+    assert watch.watched(parts, pending.batch, pending.frozen, watch.looked(parts, pending.batch, prompts)) == {}
 
 
 def test_a_method_whose_other_views_are_constants_can_be_watched(tmp_path):

@@ -1,6 +1,8 @@
 """From logits to per-token statistics. Everything of vocabulary size stays in this folder."""
 
-import torch  # noqa: F401  (the doctests use it)
+from math import log
+
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -35,3 +37,16 @@ def kl(logp_BTV: BTV, other_logp_BTV: BTV) -> BT:
     (0.1438, 0.0)
     """
     return (logp_BTV.exp() * (logp_BTV - other_logp_BTV)).sum(-1)
+
+
+def js(logp_BTV: BTV, other_logp_BTV: BTV) -> BT:
+    """JS(p, q) = (KL(p || r) + KL(q || r)) / 2 with r = (p + q) / 2, in [0, log 2] nats; carries gradient to both.
+
+    Lin, "Divergence measures based on the Shannon entropy" (1991).
+
+    >>> p, q = torch.tensor([[[0.5, 0.5]]]).log(), torch.tensor([[[0.25, 0.75]]]).log()
+    >>> round(float(js(p, q)), 4), float(js(p, p))
+    (0.0338, 0.0)
+    """
+    middle_BTV = torch.logaddexp(logp_BTV, other_logp_BTV) - log(2)
+    return (kl(logp_BTV, middle_BTV) + kl(other_logp_BTV, middle_BTV)) / 2

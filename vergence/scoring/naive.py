@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from vergence.scoring.divergence import entropy, kl, sampled_logp
+from vergence.scoring.divergence import entropy, js, kl, sampled_logp
 from vergence.types import BT, Batch, Prompt, Read, Stats, View
 
 Logits = Callable[[Sequence[Prompt], Int[Tensor, "B T"], Bool[Tensor, "B T"]], Float[Tensor, "B T V"]]
@@ -111,7 +111,7 @@ class Naive:
         elif read.quantity == "entropy":
             found_BT = entropy(here_BTV)
         else:
-            found_BT = kl(here_BTV, _of(there, both_B))
+            found_BT = (kl if read.quantity == "kl" else js)(here_BTV, _of(there, both_B))
         found_BT = found_BT.where(batch.mask_BT[both_B], 0.0)
         return found_BT if both_B.all() else value_BT.to(found_BT.dtype).index_put((both_B.nonzero()[:, 0],), found_BT)
 

@@ -94,14 +94,17 @@ def _measured(
         temperature=temperature,
         entropies=[view for (view,) in outputs["entropy"]],
         kls=outputs["kl"],
+        js=outputs["js"],
         grad=[state.grad for state in states.values()],
     )
     for read in reads:
         k = number[read.view]
         if read.quantity == "logp":
             found_N = out.logp_KN[k]
+        elif read.quantity == "entropy":
+            found_N = out.entropy[k]
         else:
-            found_N = out.entropy[k] if read.quantity == "entropy" else out.kl[k, number[read.against]]
+            found_N = (out.kl if read.quantity == "kl" else out.js)[k, number[read.against]]
         yield read, found_N if read.when == "grad" else found_N.detach(), where
 
 

@@ -16,7 +16,7 @@ from vergence.rollout.sampler import roll_out
 from vergence.scoring.naive import Prompts
 from vergence.train.context import refuse_long
 from vergence.train.parts import Parts, shows_captions
-from vergence.types import Metrics, OneOf, Original, Prompt, Rollout, Scene, UserError, View
+from vergence.types import Metrics, OneOf, Original, Prompt, Rollout, Scene, UserError, View, ViewSpec
 
 MOST_DRAWS = 20
 """Of scenes for one batch, where only groups with something to learn from are kept (PAPO's released limit)."""
@@ -120,19 +120,27 @@ def _ever_differs(parts: Parts, scenes: Sequence[Scene], view: View, seen: Seque
 
 def _prompt(parts: Parts, scene: Scene, view: View, round_: int, others: Sequence[Scene]) -> Prompt:
     show, config = view.show, parts.config
-    # keyed by the kind of view, so that the same view under another name has the same pixels
-    kind = repr(show) if isinstance(show, OneOf) else type(show).__name__
-    key = chance.key(config.seed, "view", kind, round_, scene.key)
     return render(
         parts.policy.reader,
         scene,
         show,
-        key,
+        view_key(config.seed, show, round_, scene.key),
         ask=parts.method.ask,
         wording=config.wording,
         others=others,
         saliency=parts.saliency,
     )
+
+
+def view_key(seed: int, show: ViewSpec, round_: int, scene: str) -> int:
+    """The key of a view's chance, by the kind of view: the same view under another name has the same pixels.
+
+    >>> from vergence.types import Erase
+    >>> view_key(0, Erase(0.6), 3, "bars/train/0/1") == view_key(0, Erase(0.5, 8), 3, "bars/train/0/1")
+    True
+    """
+    kind = repr(show) if isinstance(show, OneOf) else type(show).__name__
+    return chance.key(seed, "view", kind, round_, scene)
 
 
 def _same(one: Prompt, other: Prompt) -> bool:

@@ -24,12 +24,14 @@ from vergence.train.ask import ask, leak_rate, render_views
 from vergence.train.checkpoint import Pending, Standing
 from vergence.train.config import Config
 from vergence.train.context import fitting
+from vergence.train.guards import Watchman
 from vergence.train.memory import HalfUpdated, Longest, Memory, during, there_is
 from vergence.train.parts import Parts, assemble
-from vergence.train.run import RunFolder, rollout_records
+from vergence.train.run import RunFolder, read_lines, rollout_records
 from vergence.train.step import accumulate, freeze, reshaped
+from vergence.train.traces import traces
 from vergence.train.verify import verify
-from vergence.train.watch import drift, gradient_ratio, watched, watching
+from vergence.train.watch import drift, gradient_ratio, looked, watched, watching
 from vergence.types import ORIGINAL, Metrics, Rollout, UserError, with_advantage
 
 Evaluate = Callable[[Policy], Mapping[str, float]]
@@ -71,7 +73,7 @@ def train(
         until: stop (with a checkpoint) after this optimizer step; the config's `steps` is unchanged.
         source: the config's scenes, where they have been opened already.
         evaluate: called every `config.eval_every` steps; what it returns is logged under "eval/".
-        watch, tell: told the metrics of every step; before the first, of data, memory and how the scorer compares.
+        watch, tell: told the metrics of every step; of data, memory, how the scorer compares, and of what goes wrong.
 
     Raises:
         UserError: the config asks for what does not exist, or for evaluation without an `evaluate`; `out` cannot be
@@ -82,7 +84,7 @@ def train(
     parts, run, saved, stands = opened(config, Path(out), resume=resume, source=source, tell=tell)
     end, prompts, verifying = min(config.steps, until or config.steps), None, config.verify_scorer
     keeping = keeping_what_is_finished(lambda: checkpoint.save_unless_there(run.checkpoints, parts, stands))
-    memory = foreseen(parts, stands.position)
+    memory, watch = foreseen(parts, stands.position), guarded(watch, tell, run)
     if stands.step < end:
         tell("\n".join(filter(None, (data.told(data.read_data(run.path)), memory.told()))))
     with finishing_on_interrupt() as interrupted, keeping, memory.explaining():
@@ -112,6 +114,18 @@ def train(
                 break
     assert saved is not None  # a step was taken and saved now, or a checkpoint resumed from
     return saved
+
+
+def guarded(watch: Watch, tell: Callable[[str], None], run: RunFolder) -> Watch:
+    """`watch`, and besides a line to `tell` for whatever `train.guards` sees go wrong, each once in a run."""
+    watchman = Watchman(read_lines(run.path / "metrics.jsonl"))
+
+    def both(step: int, metrics: Metrics, seconds: float) -> None:
+        watch(step, metrics, seconds)
+        for warning in watchman(metrics):
+            tell(warning.told())
+
+    return both
 
 
 def opened(
@@ -163,8 +177,11 @@ def take_round(parts: Parts, run: RunFolder, stands: Standing, clock: Clock) -> 
         pending = freeze_round(parts, asked.rollouts, prompts)
         metrics = asked.metrics | leak_rate(parts, asked.rollouts, scenes) | drift(parts.method, pending.batch)
         if "watched" in prompts:
-            metrics |= watched(parts, pending.batch, pending.frozen, prompts)
+            stats = looked(parts, pending.batch, prompts)
+            metrics |= watched(parts, pending.batch, pending.frozen, stats)
             metrics |= gradient_ratio(parts, pending.batch, pending.frozen, prompts)
+            traced = traces(parts, asked.rollouts, scenes, pending, stats, round_=round_, step=stands.step + 1)
+            run.append("traces.jsonl", traced)
     run.append("rollouts.jsonl", rollout_records(stands.step + 1, asked.rollouts, pending.batch.advantage_B))
     clock.lap("score_s")
     return Standing(stands.step, asked.position, pending), prompts, metrics

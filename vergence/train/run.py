@@ -1,6 +1,6 @@
-"""A run is a folder: config.yaml, three files of JSON lines, checkpoints, a report.
+"""A run is a folder: config.yaml, four files of JSON lines, checkpoints, a report.
 
-metrics.jsonl and rollouts.jsonl hold no clock, so that equal runs are equal bytes; times are in timings.jsonl.
+No file holds a clock but timings.jsonl, so that equal runs are equal bytes.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from vergence.rewards.verify import VERSION
 from vergence.train.config import Config, from_yaml, to_yaml
 from vergence.types import B, Gold, Rollout, UserError
 
-FILES = ("metrics.jsonl", "rollouts.jsonl", "timings.jsonl")
+FILES = ("metrics.jsonl", "rollouts.jsonl", "traces.jsonl", "timings.jsonl")
 MAY_CHANGE = {"steps", "token_budget", "scorer", "verify_scorer", "sample_batch", "save_every", "server_model"}
 MAY_CHANGE |= {"gradient_checkpointing", "trust_remote_code"}
 """Fields that may differ when a run is resumed. Another cut into batches changes nothing but the rounding of sums."""
@@ -82,8 +82,9 @@ class RunFolder:
 
     def forget_after(self, step: int) -> None:
         """Drop the lines of steps that will be taken again, and a last line that was torn."""
-        for name in FILES:
-            path = self.path / name
+        for path in (self.path / name for name in FILES):
+            if not path.is_file() and path.name == "traces.jsonl":
+                continue  # a run that was begun before there were any
             kept = [json.dumps(record) + "\n" for record in read_lines(path) if record["step"] <= step]
             with telling_of_space(self.path):
                 partial = path.with_suffix(".partial")

@@ -13,7 +13,7 @@ from vergence.scoring.naive import Prompts
 from vergence.train.config import Config
 from vergence.train.parts import WATCHED, Parts
 from vergence.train.step import accumulate, measure
-from vergence.types import BT, Batch, Blank, Mask, Method, Metrics, Original, Read, Stats, View
+from vergence.types import BT, Batch, Blank, Mask, Method, Metrics, Original, Read, Select, Stats, View
 
 PROBED = 64
 """Rollouts on which the two gradients are taken that are compared."""
@@ -28,24 +28,30 @@ def watching(config: Config, round_: int) -> dict[str, View]:
     return {"watched": WATCHED} if config.watch_every > 0 and round_ % config.watch_every == 0 else {}
 
 
-def watched(parts: Parts, batch: Batch, frozen: Stats, prompts: Prompts) -> Metrics:
-    """How much the responses depend on each view, under the weights that sampled; see `_of_view`. Nats.
+def watched_views(method: Method) -> dict[str, View]:
+    """The method's own views that are worth a comparison with the image: neither the image again nor a blank one."""
+    looked = method.views.items()
+    return {name: view for name, view in looked if view.policy == "now" and view.show not in (Original(), Blank())}
+
+
+def looked(parts: Parts, batch: Batch, prompts: Prompts) -> Stats:
+    """What the image and every watched view say about each token, under the weights that sampled."""
+    reads = [Read("image", "logp"), Read("image", "entropy")]
+    for name in ("watched", *watched_views(parts.method)):
+        reads += [Read("image", "kl", name), Read(name, "logp"), Read(name, "entropy")]
+    return measure(batch, parts.scorer, prompts, reads, budget=parts.config.token_budget)
+
+
+def watched(parts: Parts, batch: Batch, frozen: Stats, stats: Stats) -> Metrics:
+    """How much the responses depend on each view, by what `looked` measured; see `_of_view`. Nats.
 
     `perception/kl_masked`, `k3_masked` and so on are against the same 60 % masked view for every method.
     """
-    if "watched" not in prompts:
-        return {}
-    looked = parts.method.views.items()
-    views = {name: view for name, view in looked if view.policy == "now" and view.show not in (Original(), Blank())}
-    reads = [Read("image", "logp"), Read("image", "entropy")]
-    for name in ("watched", *views):
-        reads += [Read("image", "kl", name), Read(name, "logp"), Read(name, "entropy")]
-    stats = measure(batch, parts.scorer, prompts, reads, budget=parts.config.token_budget)
     metrics: Metrics = {}
     if parts.method.views["image"].show == Original():  # a blind policy's distance to a masked image says nothing
         seen = _of_view("watched", stats, batch.mask_BT)
         metrics = {f"perception/{what}_masked": value for what, value in seen.items()}
-    for name, view in views.items():
+    for name, view in watched_views(parts.method).items():
         mask_BT = batch.mask_BT
         if view.gate is not None:
             through_B = view.gate(batch.advantage_B)
@@ -78,17 +84,27 @@ def _of_view(name: str, stats: Stats, mask_BT: Mask) -> dict[str, float]:
 def _of_selections(method: Method, batch: Batch, frozen: Stats, entropy_BT: BT) -> Metrics:
     """For whatever selects tokens: which share of all, and their overlap (intersection over union) with as many tokens
     of highest entropy in the same responses."""
-    chosen = {name: term.select for name, term in method.objective.items() if term.select is not None}
-    if method.reshape is not None and method.reshape.select is not None:
-        chosen["surrogate"] = method.reshape.select
     metrics: Metrics = {}
-    for name, select in chosen.items():
+    for name, select in chosen_by(method).items():
         selected_BT = select(batch, frozen) & batch.mask_BT
         uncertain_BT = _highest(entropy_BT.where(batch.mask_BT, -1.0), selected_BT.sum(-1))
         either = (selected_BT | uncertain_BT).sum().item()
         metrics[f"perception/selected/{name}"] = (selected_BT.sum() / batch.mask_BT.sum()).item()
         metrics[f"perception/selected_uncertain/{name}"] = (selected_BT & uncertain_BT).sum().item() / max(1, either)
     return metrics
+
+
+def chosen_by(method: Method) -> dict[str, Select]:
+    """What of a method selects tokens, by the name of the term; "surrogate" is what reshapes its advantages.
+
+    >>> from vergence.objectives import method
+    >>> list(chosen_by(method("cppo"))), list(chosen_by(method("vppo"))), list(chosen_by(method("papo")))
+    (['contrast'], ['surrogate'], [])
+    """
+    chosen = {name: term.select for name, term in method.objective.items() if term.select is not None}
+    if method.reshape is not None and method.reshape.select is not None:
+        chosen["surrogate"] = method.reshape.select
+    return chosen
 
 
 def _highest(score_BT: BT, number_B: torch.Tensor) -> Mask:
