@@ -18,6 +18,7 @@ LAYERS = (
     {"evaluate"},
     {"report"},
     {"recipes", "integrations"},
+    {"studies"},
     {"commands"},
     {"cli"},
     {"vergence", "__main__"},  # the package itself: the same calls under one name

@@ -1,0 +1,68 @@
+"""What a run cost: seconds of training, forward passes and tokens; from the files of its folder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from vergence.objectives.objective import reads_of_method
+from vergence.studies.arms import method_of
+from vergence.train.config import Config
+from vergence.train.run import read_lines
+
+TRAINING = ("ask_s", "score_s", "update_s")
+"""The laps of timings.jsonl that are training: sampling, what is read without gradient, and the updates."""
+
+
+def trained_seconds(run: Path) -> float:
+    """Seconds that a run has trained: without its evaluations, its checkpoints and its start."""
+    path = run / "timings.jsonl"
+    return sum(line.get(name, 0.0) for line in read_lines(path) for name in TRAINING) if path.is_file() else 0.0
+
+
+def time_is_over(run: Path, seconds: float) -> bool:
+    """Whether a run that may train so long has no time for two more steps of its usual length: the one that follows is
+    then its last. Never where `seconds` is 0."""
+    steps = sum(1 for _ in read_lines(run / "timings.jsonl")) if seconds else 0
+    spent = trained_seconds(run) if steps else 0.0
+    return steps > 0 and spent + 2 * spent / steps > seconds
+
+
+def passes(config: Config) -> float:
+    """Forward passes over all responses in an optimizer step, the image's own included.
+
+    A view costs one for all that is read of it at one time: one without gradient in a round (in every step, if the
+    method reads it anew), and one more where today's weights look. A gated view is counted whole, and costs less.
+
+    >>> passes(Config(method="grpo", options={"beta": "0"})), passes(Config(method="papo", options={"beta": "0"}))
+    (1.0, 2.0)
+    """
+    method = method_of(config)
+    frozen: set[str] = set()
+    today = {method.sample_view}
+    for read in reads_of_method(method):
+        (frozen if read.when == "frozen" else today).update(name for name in (read.view, read.against) if name)
+    return len(frozen) / (1 if method.fresh else config.steps_per_batch) + len(today)
+
+
+def measured(run: Path, config: Config, metrics: Sequence[Mapping[str, Any]]) -> dict[str, int | float]:
+    """The cost of a run, by name.
+
+    `tokens`: of the responses that were trained on; `forward_tokens`: these, times the passes over each (prompts are
+    not counted); `drawn`: responses that were drawn for each that was trained on, above 1 under dynamic sampling.
+    """
+    steps = sum(1 for _ in read_lines(run / "timings.jsonl"))
+    tokens = sum(line["tokens"] for line in read_lines(run / "rollouts.jsonl")) * config.passes
+    kept = [line["sampling/kept"] for line in metrics if line.get("sampling/kept")]
+    seconds, each = trained_seconds(run), passes(config)
+    return {
+        "steps": steps,
+        "seconds": round(seconds, 1),
+        "seconds_per_step": round(seconds / steps, 3),
+        "passes": round(each, 3),
+        "tokens": tokens,
+        "forward_tokens_per_step": round(tokens * each / steps),
+        "drawn": round(fmean(1 / share for share in kept), 3) if kept else 1.0,
+    }
