@@ -1,9 +1,9 @@
-# make setup | demo | test | coverage | slow | lint : each does all its own set-up in .venv
+# make setup | demo | test | coverage | test-page | slow | lint : each does all its own set-up in .venv
 PYTHON ?= python3
 VENV ?= .venv
 READY = $(VENV)/.ready
 
-.PHONY: setup demo test coverage slow lint clean
+.PHONY: setup demo test coverage test-page slow lint clean
 
 setup: $(READY)
 
@@ -24,6 +24,11 @@ test: setup
 coverage: setup
 	$(VENV)/bin/python -m pytest -n 2 --dist loadfile --cov=vergence/objectives --cov=vergence/views --cov=vergence/rewards \
 		--cov-report=term --cov-fail-under=95
+
+# the pages in a real browser: needs Chromium, which is the system's own (Debian: apt-get install chromium)
+test-page: setup
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[page]'
+	$(VENV)/bin/python -m pytest -m page tests/page
 
 slow: setup
 	$(VENV)/bin/python -m pytest -m slow

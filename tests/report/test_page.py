@@ -1,78 +1,22 @@
 """The page is made from files alone, stands alone, and lets nothing that a model wrote act in the browser."""
 
+import itertools
 import json
 import re
-from html.parser import HTMLParser
+from statistics import fmean
 
 import pytest
+from page.planted import trace
+from report.planted import HOSTILE, Elements, answered, evaluate, lines, measured, plant, said
 
+from vergence.report.audited import audit_of
 from vergence.report.figures import curves
 from vergence.report.page import report
 from vergence.report.shown import mark
 from vergence.scenes.embedded import TRAINED, of_key
 from vergence.scenes.speech import false_facts
-from vergence.train.config import Config, to_yaml
+from vergence.train.guards import raised
 from vergence.types import Fact, UserError
-
-HOSTILE = "<script>alert(1)</script></style><img src=https://evil.example/x onerror=alert(2)>{{ 7 * 7 }}"
-
-
-class Elements(HTMLParser):
-    """The tags of a page with their attributes, and its text."""
-
-    def __init__(self, html: str) -> None:
-        super().__init__()
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.text = ""
-        self.feed(html)
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.append((tag, dict(attrs)))
-
-    def handle_data(self, data):
-        self.text += data
-
-
-def lines(path, records):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(json.dumps(record) + "\n" for record in records))
-
-
-def measured(step):
-    return {
-        "step": step,
-        "rewards/accuracy": step / 10,
-        "entropy": 1 / step,
-        "grad_norm": float("nan") if step == 2 else 0.5,
-        "completions/mean_length": 30.0,
-        "clip_ratio/high": 0.01,
-        "clip_ratio/low": 0.0,
-        "perception/kl_masked": 0.2 * step,
-        "perception/k3_masked": 0.3 * step,
-    }
-
-
-def said(step, scene, sibling, response, status="wrong"):
-    return {
-        "step": step,
-        "scene": scene.key,
-        "world": scene.world,
-        "sibling": sibling,
-        "question": scene.question,
-        "gold": scene.gold.text,
-        "response": response,
-        "extracted": None,
-        "status": status,
-        "reward": float(status == "right"),
-        "advantage": -0.5,
-        "finish": "stop",
-        "tokens": 9,
-    }
-
-
-def answered(world, index, right, false):
-    scene = f"{world}/report/0/{index}"
-    return {"scene": scene, "world": world, "sample": 0, "status": "right" if right else "wrong", "false_facts": false}
 
 
 @pytest.fixture
@@ -83,23 +27,21 @@ def run(tmp_path):
     responses = [said(1, scenes[0], 0, "\\boxed{1}", "right"), said(1, scenes[1], 0, HOSTILE + " \ud800")]
     responses.append(said(1, bars, 0, f"I see this: {bars.facts[0].about} is 77. \\boxed{{3}}"))
     responses += [said(step, scene, 0, f"step {step} only") for step in (2, 3, 4) for scene in scenes]
-    (tmp_path / "config.yaml").write_text(to_yaml(Config(steps=4, seed=5, options={"gamma": "0.02"})))
-    lines(tmp_path / "metrics.jsonl", map(measured, range(1, 5)))
+    plant(tmp_path, options={"gamma": "0.02"})
     lines(tmp_path / "rollouts.jsonl", responses)
     return tmp_path
+
+
+@pytest.fixture
+def bare(tmp_path):
+    """A single step: a page without curves."""
+    return plant(tmp_path, steps=1, options={"gamma": "0.02"})
 
 
 def page(run):
     path = report(run)
     assert path == run / "report.html"
     return path.read_text(encoding="utf-8")
-
-
-def evaluate(run, *names):
-    right = {"before": 0, "after": 3, "after-blind": 1}
-    for name in names:
-        asked = [answered(world, index, index < right[name], 1) for world in ("bars", "mosaic") for index in range(4)]
-        lines(run / "evaluation" / f"{name}.jsonl", asked)
 
 
 def test_the_page_stands_alone(run):
@@ -124,9 +66,9 @@ def test_what_a_model_wrote_is_shown_and_does_nothing(run):
     assert all(not attributes.get("src", "").startswith("http") for _, attributes in Elements(html).tags)
 
 
-@pytest.mark.parametrize("field", ["question", "gold", "extracted", "world", "status", "finish", "scene"])
-def test_no_field_of_a_rollout_is_trusted(run, field):
-    record = said(1, of_key("bars/train/0/0"), 0, "", "right") | {field: '"><script>alert(1)</script>'}
+def test_no_field_of_a_rollout_is_trusted(run):
+    fields = ["question", "gold", "extracted", "world", "status", "finish", "scene"]
+    record = said(1, of_key("bars/train/0/0"), 0, "", "right") | dict.fromkeys(fields, '"><script>alert(1)</script>')
     lines(run / "rollouts.jsonl", [record])
     assert "<script" not in page(run)
 
@@ -135,7 +77,7 @@ def test_every_measured_curve_is_drawn(run):
     html = page(run)
     for title in ("Accuracy in training", "KL to the masked view", "Entropy", "Gradient norm", "Ratio clipped"):
         assert f"<b>{title}</b>" in html
-    assert html.count("<figure>") == html.count('<svg viewBox="') == 7
+    assert html.count("<figure>") == html.count('<svg viewBox="') == 8
     assert "1 value not finite" in html
     assert "fewer than two times: Tune split" in html
 
@@ -155,42 +97,43 @@ def test_false_facts_are_marked_beside_the_truth(run):
     assert f"{bar.about}: says <b>77</b>, is <i>{bar.value}</i>" in html
 
 
-def test_without_evaluation_the_page_says_so(run):
-    html = page(run)
+def test_without_evaluation_the_page_says_so(bare):
+    html = page(bare)
     assert "has not been evaluated" in html
     assert "evaluation/before.jsonl" in html
 
 
-def test_half_an_evaluation_is_shown_and_the_rest_named(run):
-    evaluate(run, "after")
-    html = page(run)
+def test_half_an_evaluation_is_shown_and_the_rest_named(bare):
+    evaluate(bare, "after")
+    html = page(bare)
     assert "evaluation/before.jsonl" in html
     assert "evaluation/after.jsonl" not in html
     assert "75.0" in html
 
 
-def test_before_and_after_are_compared_on_the_same_questions(run):
-    evaluate(run, "before", "after", "after-blind")
-    html = page(run)
+def test_before_and_after_are_compared_on_the_same_questions(bare):
+    evaluate(bare, "before", "after", "after-blind")
+    html = page(bare)
     assert "+75.0 points" in html
     assert "n = 8" in html
     assert "Missing:" not in html
     assert html.count('<tr class="all">') == 2
+    assert "Why answers are wrong" not in html  # these records do not say
     assert "avg@1" in html
 
 
-def test_avg_at_k_is_named_only_where_there_is_one_k(run):
-    evaluate(run, "before", "after")
-    once = (run / "evaluation" / "after.jsonl").read_text()
-    (run / "evaluation" / "after.jsonl").write_text(once + once)
-    assert "avg@" not in page(run)
+def test_avg_at_k_is_named_only_where_there_is_one_k(bare):
+    evaluate(bare, "before", "after")
+    once = (bare / "evaluation" / "after.jsonl").read_text()
+    (bare / "evaluation" / "after.jsonl").write_text(once + once)
+    assert "avg@" not in page(bare)
 
 
-def test_other_questions_after_than_before_are_an_error(run):
-    evaluate(run, "before", "after")
-    lines(run / "evaluation" / "after.jsonl", [answered("bars", 9, True, 0)])
+def test_other_questions_after_than_before_are_an_error(bare):
+    evaluate(bare, "before", "after")
+    lines(bare / "evaluation" / "after.jsonl", [answered("bars", 9, True, 0)])
     with pytest.raises(UserError, match="same questions"):
-        report(run)
+        report(bare)
 
 
 def test_equal_runs_give_equal_pages(run):
@@ -220,13 +163,221 @@ def test_not_a_run_folder(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["metrics.jsonl", "rollouts.jsonl"])
-def test_a_missing_or_empty_file_is_named(run, name):
-    (run / name).write_text("")
+def test_a_missing_or_empty_file_is_named(bare, name):
+    (bare / name).write_text("")
     with pytest.raises(UserError, match=f"{name} is empty"):
-        report(run)
-    (run / name).unlink()
+        report(bare)
+    (bare / name).unlink()
     with pytest.raises(UserError, match=f"holds no {name}"):
-        report(run)
+        report(bare)
+
+
+def test_the_entropy_is_drawn_for_each_view(run):
+    of_views = [
+        measured(step)
+        | {"perception/entropy_masked": 0.4 + step, "perception/kept/entropy": 0.3, "perception/kept/kl": 0.1}
+        for step in range(1, 5)
+    ]
+    lines(run / "metrics.jsonl", of_views)
+    html = page(run)
+    (figure,) = re.findall(r"<figure>(?:(?!</figure>).)*<b>Entropy</b>.*?</figure>", html, re.DOTALL)
+    ends = re.findall(r"(image|masked|kept) (\S+) → ([^<]+)<", figure)
+    assert ends == [("image", "1.0", "0.25"), ("masked", "1.4", "4.4"), ("kept", "0.30", "0.30")]
+    assert 'aria-label="Entropy, nats per token, by view: image from 1.0 to 0.25; masked from' in figure
+    dashes = set(re.findall(r"stroke-dasharray: ([^;\"]+)", figure))
+    assert len(dashes) == 2  # and one line without
+
+
+def test_warnings_are_those_that_the_guards_raise(run):
+    words = Elements(page(run)).words
+    warnings = raised([measured(step) for step in range(1, 5)])
+    assert (2, "not finite") in [(one.step, one.name) for one in warnings]
+    for one in warnings:
+        assert f"{one.name} step {one.step} {one.said}" in words
+    lines(run / "metrics.jsonl", [{"step": step, "reward": 0.5} for step in range(1, 5)])
+    assert "Warnings None raised in 4 steps." in Elements(page(run)).words
+
+
+def kinds(name, run):
+    """Sixteen questions, two answers to each; who is wrong, and why, is different before and after."""
+    pattern = {"before": "PPRPF.C.", "after": "P.R..C.."}[name]
+    word = {"P": "perception", "R": "reasoning", "C": "calculation", "F": "format", ".": None}
+    records = [
+        answered(
+            world, index, word[pattern[(index + sample) % 8]] is None, 0, error=word[pattern[(index + sample) % 8]]
+        )
+        for world in ("bars", "digits")
+        for index in range(8)
+        for sample in (0, 1)
+    ]
+    lines(run / "evaluation" / f"{name}.jsonl", records)
+    return records
+
+
+def test_kinds_of_errors_are_shares_of_all_answers(bare):
+    before, after = kinds("before", bare), kinds("after", bare)
+    words = Elements(page(bare)).words
+    table = words[words.index("Why answers are wrong") :]
+    for kind in ("perception", "reasoning", "calculation", "inconsistency", "format"):
+        was, now = (fmean(one["error"] == kind for one in records) for records in (before, after))
+        found = re.search(rf"{kind} 16 ([\d.]+) \S+ ([\d.]+) \S+ ([+−]?[\d.]+) ", table)
+        points = f"{abs(100 * (now - was)):.1f}"
+        sign = "+" if now > was else "−" if now < was else ""
+        assert found.groups() == (f"{100 * was:.1f}", f"{100 * now:.1f}", sign + points), kind
+
+
+def test_a_wrong_answer_of_an_unknown_kind_is_no_kind(bare):
+    kinds("before", bare)
+    after = kinds("after", bare)
+    after[0] |= {"status": "wrong", "error": None}
+    lines(bare / "evaluation" / "after.jsonl", after)
+    words = Elements(page(bare)).words
+    assert re.search(r"Error n Before.*? perception 15 ", words)
+
+
+MEASURES = [
+    {"name": "blind gap", "about": "image less blank", "mean": 0.31, "low": 0.251, "high": 0.369, "n": 240},
+    {"name": "robustness", "about": "turned less not", "mean": -0.02, "low": -0.052, "high": 0.013, "n": 240},
+]
+AUDIT = {
+    "model": "/home/me/runs/mine",
+    "questions": 240,
+    "samples": 2,
+    "against": "/home/me/runs/grpo",
+    "wording": "short",
+    "verdict": "It looks, and misreads.",
+    "measures": MEASURES,
+    "errors": [
+        {"name": "perception", "mean": 0.3, "low": 0.26, "high": 0.34, "n": 240}
+        | {"of_wrong": {"mean": 0.655, "low": 0.6, "high": 0.7, "n": 99}}
+    ],
+    "reduction": {"points": {"mean": 0.125, "low": 0.05, "high": 0.2, "n": 240}, "picked_fewer": None},
+    "probes": [
+        {"position": at, "mean": at / 2, "low": at / 2 - 0.1, "high": at / 2 + 0.1, "n": 90} for at in (0.25, 1.0)
+    ],
+    "left_out": [{"what": "shortcut", "why": "nobody wrote captions"}],
+}
+
+
+def audited(run, audit):
+    (run / "evaluation").mkdir(exist_ok=True)
+    (run / "evaluation" / "audit.json").write_text(audit if isinstance(audit, str) else json.dumps(audit))
+
+
+def test_the_audit_is_shown_with_its_intervals(bare):
+    assert "Not audited. vergence audit" in Elements(page(bare)).words
+    audited(bare, AUDIT)
+    html = page(bare)
+    words = Elements(html).words
+    assert "Not audited" not in words
+    assert "It looks, and misreads. mine, 240 questions, 2 answers to each, wording short." in words
+    assert "blind gap image less blank 31.0 25.1 to 36.9 240" in words
+    assert "robustness turned less not −2.0 −5.2 to 1.3 240" in words
+    assert "perception 65.5 % of the wrong answers, 60.0 to 70.0 30.0 26.0 to 34.0 240" in words
+    assert "Perception errors, from grpo to this Count % Drawn n points 12.5 5.0 to 20.0 240" in words
+    assert "25 % 12.5 2.5 to 22.5 90 100 % 50.0 40.0 to 60.0 90" in words
+    assert 'aria-label="Probes by position: at 25 % 12.5 %; at 100 % 50.0 %."' in html
+    assert "Left out: shortcut (nobody wrote captions)." in words
+
+
+def test_an_audit_is_not_trusted(bare):
+    hostile = [one | {"name": HOSTILE, "about": HOSTILE + "x" * 10**4} for one in MEASURES]
+    probes = [one | {"position": HOSTILE + "$x$"} for one in AUDIT["probes"]]
+    audited(bare, AUDIT | {"verdict": HOSTILE, "model": HOSTILE, "measures": hostile * 100, "probes": probes})
+    html = page(bare)
+    assert "<script" not in html
+    assert html.count("</style>") == 1
+    assert len(html) < 2**20
+    assert all(not (attributes.get("src") or "").startswith("http") for _, attributes in Elements(html).tags)
+
+
+@pytest.mark.parametrize(
+    ("audit", "said"),
+    [
+        ("{", "is not JSON"),
+        ("[]", "holds no JSON object"),
+        ("[" * 100_000, "is not JSON"),
+        (" " * (2**22 + 1), "larger than"),
+        ({"measures": {"a": 1}}, "'measures' is no list"),
+        ({"measures": [7]}, "measures, entry 1 is no JSON object"),
+        ({"measures": [MEASURES[0], MEASURES[1] | {"low": None}]}, "measures, entry 2 has no number for 'low'"),
+        ({"errors": [MEASURES[0] | {"mean": float("nan")}]}, "errors, entry 1 has no number for 'mean'"),
+        ({"errors": [MEASURES[0] | {"of_wrong": 7}]}, "errors, blind gap, of_wrong is no JSON object"),
+        ({"reduction": {"points": {"mean": 1}}}, "reduction, entry 1 has no number for 'low'"),
+        ({"probes": [MEASURES[0] | {"n": True}]}, "probes, entry 1 has no number for 'n'"),
+    ],
+)
+def test_a_damaged_audit_is_named(bare, audit, said):
+    audited(bare, audit)
+    with pytest.raises(UserError, match=said) as error:
+        audit_of(bare)
+    assert "vergence audit" in str(error.value)
+
+
+def test_traces_bring_the_viewer_in_the_place_of_some_rollouts(bare):
+    scene = of_key("bars/train/0/0")
+    lines(bare / "traces.jsonl", [trace(scene, f"red bar: 3. {HOSTILE}", sibling=sibling) for sibling in range(3)])
+    html = page(bare)
+    elements = Elements(html)
+    assert 'id="viewer"' in html
+    assert "What it said at first" not in html
+    assert html.lower().count("<script") == html.lower().count("</script>") == 2  # the data, which is none; and ours
+    policy = next(one["content"] for tag, one in elements.tags if tag == "meta" and "http-equiv" in one)
+    assert re.fullmatch(r".*; script-src 'sha256-[A-Za-z0-9+/=]+'; .*", policy)
+    assert "unsafe-inline' 'sha" not in policy
+    (bare / "traces.jsonl").write_text("")
+    assert 'id="viewer"' not in page(bare)
+
+
+@pytest.mark.parametrize("record", [[], {"step": 1, "tokens": 5, "scene": "a", "world": "b"}])
+def test_traces_that_are_none_are_named(bare, record):
+    lines(bare / "traces.jsonl", [record])
+    with pytest.raises(UserError, match=r"traces\.jsonl"):
+        report(bare)
+
+
+def test_what_was_run_is_told(bare):
+    told = {"source": "a.jsonl", "rows": {"train": 8, "tune": 1, "report": 1}, "refused": {}, "kinds": {"integer": 10}}
+    (bare / "data.json").write_text(json.dumps(told | {"kinds_declared": 10, "content": "1f" * 32}))
+    card = bare / "checkpoints" / "step-000004" / "README.md"
+    card.parent.mkdir(parents=True)
+    card.write_text("# a card\n\n## Versions\n\n- vergence 0.1.0\n- torch 9.9\n\n## Doing it again\n\n- not this\n")
+    words = Elements(page(bare)).words
+    assert "Data train 8, tune 1, report 1 rows of a.jsonl (content 1f1f1f1f1f1f1f1f); answers: integer 10" in words
+    assert "Versions vergence 0.1.0, torch 9.9" in words
+    assert "not this" not in words
+    assert "With gamma 0.02." in words
+
+
+def test_a_page_elsewhere_takes_no_other_files_place(bare, tmp_path):
+    path = report(bare, out=tmp_path / "elsewhere" / "page.html")
+    assert path == report(bare, out=path)
+    assert not (bare / "report.html").exists()
+    mine = tmp_path / "mine.html"
+    mine.write_text("<p>mine")
+    with pytest.raises(UserError, match="no page of ours"):
+        report(bare, out=mine)
+    assert mine.read_text() == "<p>mine"
+    with pytest.raises(UserError, match="is a folder"):
+        report(bare, out=tmp_path)
+
+
+def test_those_who_do_not_see_have_headings_captions_and_words(run):
+    evaluate(run, "before", "after", "after-blind", error=None)
+    audited(run, AUDIT)
+    html = page(run)
+    levels = [int(tag[1]) for tag, _ in Elements(html).tags if re.fullmatch("h[1-6]", tag)]
+    assert levels[0] == 1
+    assert levels.count(1) == 1
+    assert all(after - before <= 1 for before, after in itertools.pairwise(levels))
+    assert html.count("<table") == html.count("<caption>") > 3
+    for tag, attributes in Elements(html).tags:
+        if tag == "th":
+            assert attributes.get("scope")
+        if tag == "svg":
+            assert attributes.get("aria-hidden") == "true" or attributes.get("aria-label")
+        if tag == "img":
+            assert attributes.get("alt")
 
 
 def test_marks_keep_the_text_and_find_each_false_value():

@@ -7,17 +7,38 @@ import tyro
 Positional = tyro.conf.Positional
 
 
-def report(run: Positional[Path]) -> None:
-    """Write a run's report.html again, from its files.
+def report(runs: Positional[tuple[Path, ...]], out: Path | None = None, json: bool = False) -> None:
+    """Write a run's page, report.html, from its files; or one page that compares several runs.
 
     Example: vergence report runs/mine
+    Example: vergence report runs/grpo runs/papo runs/cppo --out papers/three.html
+
+    Runs that were evaluated are compared on the same questions, each with the first: paired differences with their
+    intervals, p and Holm's correction. Where they were not asked the same questions, that is an error.
 
     Args:
-        run: The run folder.
+        runs: The run folders: one, or several to compare.
+        out: Where to write the page. By default report.html in the run's folder, or comparison.html where one stands.
+        json: For several runs, print in one line what the page says: settings that differ, warnings, differences.
     """
+    from vergence.report import compare
     from vergence.report.page import report as write
+    from vergence.report.table import print_json
+    from vergence.train.display import counting
+    from vergence.types import UserError
 
-    print(write(run))
+    if not runs:
+        raise UserError("name a run folder, such as `vergence report runs/mine`, or several to compare them")
+    if len(runs) == 1:
+        path = write(runs[0], out=out)
+        print_json({"page": str(path)}) if json else print(path)
+        return
+    path = Path(compare.PAGE) if out is None else out
+    compare.refuse_others(path)
+    with counting("runs") as told:
+        found = compare.compared(runs, told=told)
+    compare.write(found, path)
+    print_json({"page": str(path)} | compare.comparison_as_json(found)) if json else print(path)
 
 
 def recipes(name: Positional[str] = "", method: str = "papo") -> None:

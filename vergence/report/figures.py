@@ -1,37 +1,17 @@
-"""Records -> SVG text that goes straight into the page.
-
-The page's colours are CSS variables, so that one drawing serves light, dark and paper: matplotlib draws in stand-in
-colours, which are exchanged for the variables afterwards.
-"""
+"""The lines of metrics.jsonl -> the curves of a page: which are drawn, and what each says in words."""
 
 from __future__ import annotations
 
-import io
 import math
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-import matplotlib
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
-from vergence.evaluate.interval import Estimate
+from vergence.report.drawing import Series, lines
 
 Points = tuple[list[int], list[float]]
 """Steps, and the value at each."""
-
-MOST = 400
-"""Raw points drawn of one series: more cannot be told apart, and would make the page heavy."""
-COLOURS = {
-    "#0a0a01": "var(--series-1)",
-    "#0a0a02": "var(--series-2)",
-    "#0a0a03": "var(--faint)",
-    "#0a0a04": "var(--rule)",
-}
-_FIRST, _SECOND, _FAINT, _RULE = COLOURS
 
 
 class Plan(NamedTuple):
@@ -43,6 +23,7 @@ class Plan(NamedTuple):
 
 
 PLANS = (
+    Plan("Reward", "mean of responses", {"reward": ""}),
     Plan("Accuracy in training", "share of responses", {"rewards/accuracy": ""}),
     Plan("Tune split", "share of answers", {"eval/accuracy": "right", "eval/perception_errors": "misread"}),
     Plan("KL to the masked view", "nats per token", {"perception/kl_masked": ""}),
@@ -55,23 +36,47 @@ PLANS = (
 )
 
 OWN = (
+    Plan("Groups without signal", "share of groups", {"frac_reward_zero_std": ""}),
     Plan("Groups kept", "share of scenes drawn", {"sampling/kept": ""}),
     Plan("Captions that leak", "share of captions", {"perception/caption_leak": ""}),
     Plan("Gradient of what looks", "in units of the surrogate's", {"perception/gradient_ratio": ""}),
 )
-"""Figures of methods that have such a thing."""
+"""Figures of runs that have measured such a thing."""
 
 
 def plans(records: Sequence[Mapping[str, Any]]) -> list[Plan]:
     """What to draw of these metrics: the same figures for every run, then what this method has of its own.
 
+    The entropy is drawn for each view that it was measured of.
+
     >>> [plan.title for plan in plans([{"step": 1, "perception/kept/kl": 0.1}])][len(PLANS):]
     ['KL to the view kept']
+    >>> plans([{"step": 1, "entropy": 0.3, "perception/entropy_masked": 0.5}])[5].metrics
+    {'entropy': 'image', 'perception/entropy_masked': 'masked'}
     """
-    measured = {metric for record in records for metric in record}
-    views = sorted(parts[1] for parts in (metric.split("/") for metric in measured) if parts[2:] == ["kl"])
-    of_views = [Plan(f"KL to the view {view}", "nats per token", {f"perception/{view}/kl": ""}) for view in views]
-    return [*PLANS, *of_views, *(plan for plan in OWN if measured >= plan.metrics.keys())]
+    measured = dict.fromkeys(metric for record in records for metric in record)
+    split = [metric.split("/") for metric in measured]
+    of_view = sorted({parts[1] for parts in split if parts[0] == "perception" and parts[2:] == ["kl"]})
+    entropies = {"entropy": "image", "perception/entropy_masked": "masked"}
+    entropies |= {f"perception/{view}/entropy": _own(view) for view in of_view}
+    entropies = {metric: label for metric, label in entropies.items() if metric in measured}
+    by_view = Plan("Entropy", "nats per token, by view", entropies)
+    selected = {"/".join(parts): parts[2] for parts in split if parts[:2] == ["perception", "selected"]}
+    return [
+        *(by_view if one.title == "Entropy" and len(entropies) > 1 else one for one in PLANS),
+        *(Plan(_to_view(view), "nats per token", {f"perception/{view}/kl": ""}) for view in of_view),
+        *([Plan("Tokens selected", "share of tokens, by term", selected)] if selected else []),
+        *(plan for plan in OWN if measured.keys() >= plan.metrics.keys()),
+    ]
+
+
+def _own(view: str) -> str:
+    """A method's own view may be called as the one that is watched of all methods."""
+    return "own masked" if view == "masked" else view
+
+
+def _to_view(view: str) -> str:
+    return "KL to its own masked view" if view == "masked" else f"KL to the view {view}"
 
 
 class Line(NamedTuple):
@@ -80,6 +85,8 @@ class Line(NamedTuple):
     label: str
     first: float
     last: float
+    style: int
+    """Its colour and dash: `drawing.look`."""
 
 
 class Curve(NamedTuple):
@@ -98,23 +105,63 @@ def curves(records: Sequence[Mapping[str, Any]], plans: Iterable[Plan] = PLANS) 
 
     A figure needs a metric with two finite values.
 
-    >>> drawn, absent = curves([{"step": 1, "entropy": 2.0}, {"step": 2, "entropy": 1.0}], PLANS[4:6])
+    >>> drawn, absent = curves([{"step": 1, "entropy": 2.0}, {"step": 2, "entropy": 1.0}], PLANS[5:7])
     >>> drawn[0].lines, absent
-    ([Line(label='', first=2.0, last=1.0)], ['Gradient norm'])
+    ([Line(label='', first=2.0, last=1.0, style=0)], ['Gradient norm'])
     """
     drawn, absent = [], []
-    steps = (records[0]["step"], records[-1]["step"]) if records else (0, 0)
+    reach = (records[0]["step"], records[-1]["step"]) if records else (0, 0)
     for plan in plans:
         found = {label: points(records, metric) for metric, label in plan.metrics.items()}
-        series = {label: finite for label, (finite, _) in found.items() if len(finite[0]) >= 2}
-        if not series:
+        curve = curve_of(plan, found, reach)
+        if curve is None:
             absent.append(plan.title)
-            continue
-        smooth = {label: smoothed(values) for label, (_, values) in series.items()}
-        lines = [Line(label, float(values[0]), float(values[-1])) for label, values in smooth.items()]
-        lost = sum(lost for _, lost in found.values())
-        drawn.append(Curve(plan.title, plan.unit, lines, lost, _draw(series, smooth, steps)))
+        else:
+            drawn.append(curve)
     return drawn, absent
+
+
+def overlaid(runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[Curve]:
+    """The same figures with a line for each run, its name at the end; a figure shows one metric.
+
+    A figure needs a run with two finite values; a run keeps its colour and dash in all of them.
+
+    >>> runs = {"a": [{"step": 1, "reward": 0.1}, {"step": 2, "reward": 0.3}], "b": [{"step": 1, "reward": 0.1}]}
+    >>> [(curve.title, [line.label for line in curve.lines]) for curve in overlaid(runs)]
+    [('Reward', ['a'])]
+    """
+    every = dict[tuple[str, str], str]()
+    for records in runs.values():
+        for plan in plans(records):
+            for metric, label in plan.metrics.items():
+                several = label and label != "image"
+                every[metric, f"{plan.title}: {label}" if several else plan.title] = plan.unit.split(", by ")[0]
+    steps = [record["step"] for records in runs.values() for record in records]
+    reach = (min(steps, default=0), max(steps, default=0))
+    drawn = []
+    for (metric, title), unit in every.items():
+        found = {run: points(records, metric) for run, records in runs.items()}
+        curve = curve_of(Plan(title, unit, {metric: ""}), found, reach, labelled=True)
+        if curve is not None and curve.title not in (one.title for one in drawn):
+            drawn.append(curve)
+    return drawn
+
+
+def curve_of(
+    plan: Plan, found: Mapping[str, tuple[Points, int]], reach: tuple[int, int], *, labelled: bool = False
+) -> Curve | None:
+    """A figure of these series, each with how many of its values were not finite; None if none has two that are."""
+    series = [
+        Series(label, steps, values, smoothed(values), style)
+        for style, (label, ((steps, values), _)) in enumerate(found.items())
+        if len(steps) >= 2
+    ]
+    if not series:
+        return None
+    said = [Line(one.label, float(one.smooth[0]), float(one.smooth[-1]), one.style) for one in series]
+    words = "; ".join(f"{line.label} from {short(line.first)} to {short(line.last)}".strip() for line in said)
+    svg = lines(series, reach, said=f"{plan.title}, {plan.unit}: {words}.", labelled=labelled)
+    return Curve(plan.title, plan.unit, said, sum(lost for _, lost in found.values()), svg)
 
 
 def points(records: Iterable[Mapping[str, Any]], metric: str) -> tuple[Points, int]:
@@ -124,7 +171,7 @@ def points(records: Iterable[Mapping[str, Any]], metric: str) -> tuple[Points, i
     (([1], [0.5]), 1)
     """
     there = [(record["step"], record[metric]) for record in records if metric in record]
-    finite = [(step, value) for step, value in there if math.isfinite(value)]
+    finite = [(step, float(value)) for step, value in there if isinstance(value, int | float) and math.isfinite(value)]
     return ([step for step, _ in finite], [value for _, value in finite]), len(there) - len(finite)
 
 
@@ -143,65 +190,14 @@ def smoothed(values: Sequence[float]) -> np.ndarray:
     return (sums[end] - sums[start]) / (end - start)
 
 
-def interval(estimate: Estimate, reach: float, *, width: int = 140, height: int = 16) -> str:
-    """A difference and its interval as a mark on a line from -reach to +reach, with zero in the middle.
+def short(value: float) -> str:
+    """A measurement in two figures or more.
 
-    >>> interval(Estimate(0.1, -0.1, 0.2, 8), 0.2).count("class='doubtful'")          # it holds zero
-    1
+    >>> short(0.6), short(143.21), short(0.0), short(0.00002), short(-0.00002), short(-0.25)
+    ('0.60', '143', '0', '<0.001', '>−0.001', '−0.25')
     """
-
-    def x(value: float) -> str:
-        return f"{4 + (width - 8) * (value / reach + 1) / 2:.1f}"
-
-    middle = height / 2
-    kind = "doubtful" if estimate.low <= 0 <= estimate.high else "clear"
-    return (
-        f"<svg class='interval' width='{width}' height='{height}' viewBox='0 0 {width} {height}' aria-hidden='true'>"
-        f"<line class='zero' x1='{width / 2}' x2='{width / 2}' y1='0' y2='{height}'/><g class='{kind}'>"
-        f"<line x1='{x(estimate.low)}' x2='{x(estimate.high)}' y1='{middle}' y2='{middle}'/>"
-        f"<circle cx='{x(estimate.mean)}' cy='{middle}' r='3.5'/></g></svg>"
-    )
-
-
-def _draw(series: Mapping[str, Points], smooth: Mapping[str, np.ndarray], reach: tuple[int, int]) -> str:
-    """`reach`: the first and last step of the run, which all figures share."""
-    figure = Figure(figsize=(3.6, 1.9), layout="constrained")
-    axes: Axes = figure.subplots()
-    for (label, (steps, values)), colour in zip(series.items(), (_FIRST, _SECOND), strict=False):
-        some = np.unique(np.linspace(0, len(steps) - 1, min(len(steps), MOST)).astype(int))
-        steps_drawn = np.asarray(steps)[some]
-        axes.plot(
-            steps_drawn, np.asarray(values)[some], "o", color=colour, alpha=0.3, markersize=2.2, markeredgewidth=0
-        )
-        axes.plot(steps_drawn, smooth[label][some], color=colour, linewidth=1.5, solid_capstyle="round")
-    low, high = min(min(values) for _, values in series.values()), max(max(values) for _, values in series.values())
-    # every axis starts at zero, so that small changes look small
-    axes.set_ylim(min(0.0, low) * 1.08, max(high, 0.0) * 1.08 or 1.0)
-    edge = 0.02 * (reach[1] - reach[0])
-    axes.set_xlim(reach[0] - edge, reach[1] + edge)
-    axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
-    axes.yaxis.set_major_locator(MaxNLocator(4))
-    axes.grid(axis="y", color=_RULE, linewidth=0.7)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right", "left"]].set_visible(False)
-    axes.spines["bottom"].set_color(_RULE)
-    axes.tick_params(colors=_FAINT, labelsize=8, length=0, pad=4)
-    return _svg(figure)
-
-
-def _svg(figure: Figure) -> str:
-    """The figure as an <svg> element: no prolog, no metadata, no addresses, the page's colours."""
-    file = io.StringIO()
-    # a fixed salt gives equal ids to equal drawings; letters stay text, in the page's font
-    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "vergence"}):
-        figure.savefig(file, format="svg", transparent=True, metadata={"Date": None})
-    text = file.getvalue()
-    text = text[text.index("<svg") :]
-    # its style sheet would hold for the whole page, which has one of its own
-    text = re.sub(r"<(metadata|style)\b.*?</\1>", "", text, flags=re.DOTALL)
-    text = re.sub(r' xmlns(:\w+)?="[^"]*"', "", text)
-    text = re.sub(r'<g id="[^"]*"', "<g", text)
-    text = re.sub(r'<svg [^>]*?viewBox="([^"]*)"[^>]*>', r'<svg viewBox="\1" aria-hidden="true">', text, count=1)
-    for stand_in, colour in COLOURS.items():
-        text = text.replace(stand_in, colour)
-    return re.sub(r"\n\s*", "\n", text).strip()
+    if value < 0:
+        return f"−{short(-value)}" if value <= -0.001 else ">−0.001"
+    if 0 < value < 0.001:
+        return "<0.001"
+    return f"{value:.0f}" if value == 0 or abs(value) >= 10 else f"{value:#.2g}"

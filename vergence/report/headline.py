@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from statistics import fmean
 from typing import NamedTuple
 
+from vergence.evaluate.errors import ERRORS
 from vergence.evaluate.interval import Estimate, bootstrap, paired_difference
 from vergence.evaluate.suite import Record, by_question, by_world
 from vergence.train.run import read_lines
@@ -22,7 +24,7 @@ Score = Callable[[Sequence[Record]], dict[str, float]]
 
 
 class Row(NamedTuple):
-    """One line of the table: a world, or all of them."""
+    """One line of a table: a world, or all of them; or a kind of error."""
 
     world: str
     n: int
@@ -40,6 +42,8 @@ class Headline(NamedTuple):
     accuracy: list[Row]
     errors: list[Row]
     """Share of answers that state a false fact; empty where no scene knows its facts."""
+    kinds: list[Row]
+    """Share of answers that are wrong by each kind of error; empty where no record says which."""
     samples: int
     """Answers to each question: the k of avg@k. 0 if questions have different numbers of answers."""
     missing: list[str]
@@ -52,14 +56,63 @@ def headline(run: Path) -> Headline:
     Raises:
         UserError: a file is damaged, or before and after were not asked the same questions.
     """
-    asked = {name: _read(run / "evaluation" / file) for name, file in FILES.items()}
+    asked = answers(run)
     seeing = {name: [one for one in records if one["false_facts"] is not None] for name, records in asked.items()}
     return Headline(
         accuracy=table(asked, by_question),
         errors=table({**seeing, "blind": []}, errors_by_question),
+        kinds=kinds({**seeing, "blind": []}),
         samples=_samples(asked["before"], asked["after"]),
         missing=[f"evaluation/{file}" for name, file in FILES.items() if not asked[name]],
     )
+
+
+def answers(run: Path) -> dict[str, list[Record]]:
+    """before, after, blind -> the records of a run's evaluation; empty where nobody asked.
+
+    Raises:
+        UserError: a file is damaged.
+    """
+    return {name: _read(run / "evaluation" / file) for name, file in FILES.items()}
+
+
+def kinds(asked: Asked) -> list[Row]:
+    """A row for each kind of error, over all worlds; [] where the records do not say: see `clear`.
+
+    Raises:
+        UserError: before and after were not asked the same questions.
+    """
+    told = clear(asked)
+    return [_row(kind, told, partial(kind_by_question, kind=kind)) for kind in ERRORS] if told else []
+
+
+def clear(asked: Mapping[str, Sequence[Record]]) -> dict[str, list[Record]]:
+    """The records of the questions of which every wrong answer's kind of error is told, on all sides.
+
+    {} where there are none, or where some records do not say (those of older evaluations).
+
+    >>> told = {"scene": "a", "status": "wrong", "error": "format"}, {"scene": "b", "status": "wrong", "error": None}
+    >>> [one["scene"] for one in clear({"after": told})["after"]]
+    ['a']
+    """
+    every = [record for records in asked.values() for record in records]
+    if any("error" not in record for record in every):
+        return {}
+    unclear = {one["scene"] for one in every if one["status"] != "right" and one["error"] is None}
+    told = {name: [one for one in records if one["scene"] not in unclear] for name, records in asked.items()}
+    return told if any(told.values()) else {}
+
+
+def kind_by_question(records: Sequence[Record], kind: str) -> dict[str, float]:
+    """Scene -> the share of its answers whose error is of this kind.
+
+    >>> kind_by_question([{"scene": "a", "error": "format"}, {"scene": "a", "error": None}], "format")
+    {'a': 0.5}
+    """
+    answers: dict[str, list[bool]] = {}
+    for record in records:
+        answers.setdefault(record["scene"], []).append(record["error"] == kind)
+    return {scene: fmean(those) for scene, those in answers.items()}
 
 
 def table(asked: Asked, score: Score) -> list[Row]:

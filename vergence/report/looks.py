@@ -1,0 +1,56 @@
+"""The page of `vergence look`: the rollout viewer alone, for any checkpoint and image."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from vergence.report.legible import bounded
+from vergence.report.seen import SceneOf
+from vergence.report.viewer import POLICY, view_traces
+from vergence.train.run import telling_of_space
+from vergence.types import UserError, ViewSpec
+
+
+def write_looks(
+    path: Path | str,
+    title: str,
+    traces: Sequence[Mapping[str, Any]],
+    scene_of: SceneOf,
+    shows: Mapping[str, ViewSpec | None],
+    *,
+    about: str = "",
+) -> Path:
+    """Write a page that shows these traces and return its path. It needs no network and no other file.
+
+    Args:
+        scene_of: scene key -> scene, for the pictures.
+        shows: view name -> what it shows.
+        about: a sentence under the title.
+
+    Raises:
+        UserError: there is no trace, or the page cannot be written.
+    """
+    if not traces:
+        raise UserError("no response to show: the page needs at least one; ask at least one question")
+    path = Path(path)
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    html = environment.get_template("looks.html").render(
+        title=bounded(title, 200),
+        about=bounded(about, 1000),
+        policy=POLICY,
+        block=view_traces(traces, scene_of, shows),
+    )
+    with telling_of_space(path.parent):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(html, encoding="utf-8", errors="replace")
+    return path

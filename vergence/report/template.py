@@ -1,0 +1,107 @@
+"""The pages' templates, and how numbers are written in them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from vergence.evaluate.interval import Estimate
+from vergence.report.drawing import interval, swatch
+from vergence.report.figures import short
+from vergence.train.run import telling_of_space
+from vergence.types import UserError
+
+OURS = '<meta name="generator" content="Vergence">'
+"""Stands in every page of ours: a file with it may be written anew."""
+
+
+def write_page(path: Path, template: str, **values: Any) -> Path:
+    """Fill a template and write the page. Whatever a model or a data set wrote is escaped; only figures are markup.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"percent": percent, "points": points, "signed": signed, "short": short}
+    environment.filters |= {"p": p_value, "svg": Markup}
+    # numbers and our own words only: safe as they are
+    environment.globals |= {
+        "mark": lambda estimate, reach: Markup(interval(estimate, reach)),
+        "swatch": lambda style: Markup(swatch(style)),
+        "ours": Markup(OURS),
+    }
+    html = environment.get_template(template).render(**values)
+    with telling_of_space(path.parent):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # model output may hold half a surrogate pair, which UTF-8 has no bytes for
+        path.write_text(html, encoding="utf-8", errors="replace")
+    return path
+
+
+def refuse_others(path: Path) -> None:
+    """Raise if something else than a page of ours is there.
+
+    Raises:
+        UserError: it is a folder, or a file without our mark.
+    """
+    if path.is_dir():
+        raise UserError(f"{path} is a folder; give --out a file, such as {path / 'report.html'}")
+    if path.is_file() and path.stat().st_size:
+        with path.open("rb") as file:
+            if OURS.encode() not in file.read(2000):
+                raise UserError(f"{path} is there and is no page of ours; it is not overwritten: give another --out")
+
+
+def percent(value: float) -> str:
+    """A share as a percentage.
+
+    >>> percent(0.4156)
+    '41.6'
+    """
+    return f"{100 * value:.1f}"
+
+
+def points(value: float) -> str:
+    """A difference of shares in percentage points, with its sign.
+
+    >>> points(0.041), points(-0.2), points(-0.00001)
+    ('+4.1', '−20.0', '0.0')
+    """
+    rounded = round(100 * value, 1)
+    return f"{'+' if rounded > 0 else '−' if rounded < 0 else ''}{abs(rounded):.1f}"
+
+
+def signed(value: float) -> str:
+    """A share, or a difference of shares, as a percentage; a minus where it is below zero.
+
+    >>> signed(0.041), signed(-0.2)
+    ('4.1', '−20.0')
+    """
+    return points(value).removeprefix("+")
+
+
+def p_value(value: float) -> str:
+    """A p-value.
+
+    >>> p_value(0.0321), p_value(0.00004), p_value(1.0)
+    ('0.032', '<0.001', '1.000')
+    """
+    return "<0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def reach(estimates: list[Estimate | None]) -> float:
+    """How far differences go, 5 points or more: the one scale of all marks of a page.
+
+    >>> reach([Estimate(0.1, -0.2, 0.3, 9), None])
+    0.3
+    """
+    return max([0.05, *(abs(end) for one in estimates if one for end in (one.low, one.high))])
