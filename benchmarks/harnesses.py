@@ -88,7 +88,7 @@ def hostile() -> list[Any]:
 
 def written(folder: Path, scenes: list[Any]) -> Path:
     """The folder of these questions."""
-    from vergence.evaluate.questions import Putting, write_questions
+    from vergence.harnesses.questions import Putting, write_questions
 
     how = Putting(name="hostile", split="report", wording="boxed", samples=2, temperature=1.0, max_tokens=9)
     write_questions(folder, scenes, how)
@@ -103,7 +103,7 @@ def check_hostile_task(folder: Path) -> None:
     import numpy as np
     from lmms_eval.tasks import TaskManager
 
-    from vergence.evaluate.harness import write_pack
+    from vergence.harnesses.lmms_eval import write_pack
     from vergence.rollout.render import put
 
     scenes = hostile()
@@ -298,7 +298,7 @@ def check_hostile_data(folder: Path) -> None:
     from PIL import Image
     from vlmeval.run import build_dataset_from_config
 
-    from vergence.evaluate.vlmevalkit import write_table
+    from vergence.harnesses.vlmevalkit import write_table
     from vergence.rollout.render import put
 
     scenes = hostile()
@@ -340,8 +340,8 @@ def check_model(folder: Path) -> None:
     import vlmeval.vlm
     from vlmeval.run import build_model_from_config
 
-    from vergence.evaluate.questions import Putting
-    from vergence.evaluate.vlmevalkit import CLASSES, entry
+    from vergence.harnesses.questions import Putting
+    from vergence.harnesses.vlmevalkit import CLASSES, entry
 
     how = Putting(name="a", split="report", wording="boxed", samples=8, temperature=1.0, max_tokens=2048)
     for kind in CLASSES:

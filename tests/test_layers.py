@@ -16,6 +16,7 @@ LAYERS = (
     {"rollout"},
     {"train"},
     {"evaluate"},
+    {"audit", "harnesses"},
     {"report"},
     {"recipes", "integrations"},
     {"studies"},

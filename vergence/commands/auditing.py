@@ -12,7 +12,7 @@ from vergence.report.table import print_json, print_table
 from vergence.types import Wording
 
 if TYPE_CHECKING:
-    from vergence.evaluate.audit import Heard
+    from vergence.audit.conditions import Heard
     from vergence.types import Scene
 
 Positional = tyro.conf.Positional
@@ -56,9 +56,9 @@ def audit(
         out: The folder to write to; by default the run's, and nothing is written for what is no run.
         json: Print one line of JSON.
     """
-    from vergence.evaluate import audited
-    from vergence.evaluate.findings import find
-    from vergence.evaluate.reduction import reduction
+    from vergence.audit import written
+    from vergence.audit.findings import find
+    from vergence.audit.reduction import reduction
     from vergence.evaluate.suite import conditions, refuse_overwriting
 
     trained = trained_as(model_of(model))
@@ -73,9 +73,9 @@ def audit(
     found = find(heard)
     reduced = reduction(others, heard.records["image"]) if others and found.errors else None
     about = {"model": model, "against": against or None, "scenes": data.scenes, "split": split, "seed": seed}
-    result = audited.as_json(found, reduced, **about, questions=len(scenes), reasoner=reasoner or None, **how)
+    result = written.as_json(found, reduced, **about, questions=len(scenes), reasoner=reasoner or None, **how)
     if folder:
-        result["written"] = str(audited.write(folder, heard, result, others))
+        result["written"] = str(written.write(folder, heard, result, others))
     print_json(result) if json else _tell(result)
 
 
@@ -89,8 +89,8 @@ def _heard(
     loading: Loading, models: tuple[str, str], scenes: list[Scene], reasoner: str, *, seed: int, **how: Any
 ) -> tuple[Heard, list[dict[str, Any]]]:
     """What the first model says to everything, and the second, if there is one, to the image alone."""
-    from vergence.evaluate.audit import answers, as_it_is, listen
-    from vergence.evaluate.subject import of_policy
+    from vergence.audit.conditions import answers, as_it_is, listen
+    from vergence.audit.subject import of_policy
     from vergence.rollout.reason import load_reasoner
     from vergence.train.display import counting
     from vergence.types import ORIGINAL

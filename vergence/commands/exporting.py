@@ -17,7 +17,7 @@ from vergence.report.table import print_json, print_table
 from vergence.types import UserError, Wording
 
 if TYPE_CHECKING:
-    from vergence.evaluate.questions import Putting
+    from vergence.harnesses.questions import Putting
     from vergence.train.config import Config
 
 Positional = tyro.conf.Positional
@@ -54,7 +54,7 @@ class Asking:
         Raises:
             UserError: a number is out of its range.
         """
-        from vergence.evaluate.questions import Putting, slug
+        from vergence.harnesses.questions import Putting, slug
 
         if self.number < 1:
             raise UserError(f"--number must be at least 1, got {self.number}")
@@ -97,7 +97,7 @@ def export(
         return
     if score is not None:
         raise UserError("--score judges answers that came back, and writes them as --to neutral")
-    from vergence.evaluate.questions import refuse_filled
+    from vergence.harnesses.questions import refuse_filled
     from vergence.models.folder import locate
 
     locate(model_of(given))
@@ -121,7 +121,7 @@ def _say(line: str) -> None:
 
 def _written(given: str, scenes: Any, how: Putting, out: Path) -> str:
     """Write the questions, and the tokenizer if there is one; what to call the model there."""
-    from vergence.evaluate.questions import TOKENIZER, has_places, write_questions
+    from vergence.harnesses.questions import TOKENIZER, has_places, write_questions
     from vergence.models.folder import locate
     from vergence.train.display import counting
 
@@ -136,7 +136,7 @@ def _written(given: str, scenes: Any, how: Putting, out: Path) -> str:
 
 
 def _to_lmms_eval(given: str, scenes: Any, how: Putting, out: Path) -> dict[str, str]:
-    from vergence.evaluate.harness import command, write_pack
+    from vergence.harnesses.lmms_eval import command, write_pack
 
     model = _written(given, scenes, how, out)
     task = write_pack(out, tell=_say)
@@ -146,9 +146,9 @@ def _to_lmms_eval(given: str, scenes: Any, how: Putting, out: Path) -> dict[str,
 
 
 def _to_vlmevalkit(given: str, scenes: Any, how: Putting, out: Path, **pixels: int) -> dict[str, str]:
-    from vergence.evaluate.harness import kind_of
-    from vergence.evaluate.questions import slug
-    from vergence.evaluate.vlmevalkit import entry, samples_by_itself, write_config, write_table
+    from vergence.harnesses.lmms_eval import kind_of
+    from vergence.harnesses.questions import slug
+    from vergence.harnesses.vlmevalkit import entry, samples_by_itself, write_config, write_table
     from vergence.models.folder import locate
 
     where, is_here = locate(model_of(given))
@@ -168,7 +168,7 @@ def _to_vlmevalkit(given: str, scenes: Any, how: Putting, out: Path, **pixels: i
 
 
 def _neutral(given: Path, out: Path, score: Path | None, split: str | None, *, json: bool) -> None:
-    from vergence.evaluate.export import export_neutral, said_of
+    from vergence.harnesses.export import export_neutral, said_of
     from vergence.train.display import counting
 
     if score is not None:
@@ -185,9 +185,9 @@ def _neutral(given: Path, out: Path, score: Path | None, split: str | None, *, j
 def _scored(folder: Path, score: Path, out: Path, *, json: bool) -> None:
     """Judge the answers of a harness, write them and print what they come to."""
     from vergence.evaluate.counted import as_json, cells, columns, tables
-    from vergence.evaluate.export import neutral, write_neutral
-    from vergence.evaluate.questions import refuse_filled
-    from vergence.evaluate.rescore import rescore
+    from vergence.harnesses.export import neutral, write_neutral
+    from vergence.harnesses.questions import refuse_filled
+    from vergence.harnesses.rescore import rescore
     from vergence.train.display import counting
 
     refuse_filled(out)

@@ -258,8 +258,8 @@ def _measured(
     """What there is to say of one checkpoint, as plain data; its records are added to `out`."""
     from statistics import fmean
 
-    from vergence.evaluate.grounding import grounded
-    from vergence.evaluate.tokens import GROUPS, estimates, perception_tokens
+    from vergence.audit.grounding import grounded
+    from vergence.audit.tokens import GROUPS, estimates, perception_tokens
     from vergence.train.display import counting
 
     policy, step = loading.load(str(where)), step_of(where)

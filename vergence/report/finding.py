@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from vergence.evaluate.tokens import MEASURES
+from vergence.audit.tokens import MEASURES
 from vergence.report.table import print_table
 
 APART = tuple((measure, group) for measure in ("AP", "precision", "recall") for group in ("right", "wrong"))

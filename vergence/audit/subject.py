@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import NamedTuple
 
+from vergence.audit.probes import Prefer, preference
 from vergence.evaluate import suite
-from vergence.evaluate.probes import Prefer, preference
 from vergence.evaluate.suite import Record, Told
 from vergence.models.policy import Policy
 from vergence.rollout.captions import Captioner, by_policy

@@ -18,12 +18,12 @@ import yaml
 from PIL import Image
 
 from vergence import chance, cli
-from vergence.evaluate.export import NEUTRAL, export_neutral, neutral, said_of
-from vergence.evaluate.harness import METRICS, Pack, write_pack
-from vergence.evaluate.questions import SETTINGS, Putting, read_questions, slug, write_questions
-from vergence.evaluate.rescore import rescore
 from vergence.evaluate.suite import answer, write_records
-from vergence.evaluate.vlmevalkit import CLASSES, entry, samples_by_itself, write_config, write_table
+from vergence.harnesses.export import NEUTRAL, export_neutral, neutral, said_of
+from vergence.harnesses.lmms_eval import METRICS, Pack, write_pack
+from vergence.harnesses.questions import SETTINGS, Putting, read_questions, slug, write_questions
+from vergence.harnesses.rescore import rescore
+from vergence.harnesses.vlmevalkit import CLASSES, entry, samples_by_itself, write_config, write_table
 from vergence.models.folder import SEEDLING
 from vergence.models.policy import load
 from vergence.rewards.verify import VERSION, verify

@@ -8,10 +8,10 @@ import pytest
 import torch
 from scipy.spatial.distance import jensenshannon
 
+from vergence.audit import tokens
+from vergence.audit.grounding import CELLS, black, cell_words, grounded
+from vergence.audit.tokens import RULES, Truth, by_question, derived_spans, estimates, found_by, perception_tokens
 from vergence.chance import dice
-from vergence.evaluate import tokens
-from vergence.evaluate.grounding import CELLS, black, cell_words, grounded
-from vergence.evaluate.tokens import RULES, Truth, by_question, derived_spans, estimates, found_by, perception_tokens
 from vergence.models.policy import load
 from vergence.scenes import embedded
 from vergence.scenes.embedded import TRAINED, WORLDS, Drawn, draw, draw_many, say

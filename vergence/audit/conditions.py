@@ -6,11 +6,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
+from vergence.audit.altered import CHANGED, changed, in_words, swapped, with_facts, without_image
+from vergence.audit.probes import Claim, claims, seen
+from vergence.audit.subject import Subject
 from vergence.chance import key
-from vergence.evaluate.altered import CHANGED, changed, in_words, swapped, with_facts, without_image
 from vergence.evaluate.errors import error_of
-from vergence.evaluate.probes import Claim, claims, seen
-from vergence.evaluate.subject import Subject
 from vergence.evaluate.suite import Record, Told
 from vergence.rewards.reasoner import Question, Reasoner, question
 from vergence.rewards.verify import verify_all

@@ -16,7 +16,7 @@ import pyarrow.parquet as parquet
 import yaml
 from PIL import Image
 
-from vergence.evaluate.questions import PICTURES, Putting, counter, gold_of, read_questions, seen_first
+from vergence.harnesses.questions import PICTURES, Putting, counter, gold_of, read_questions, seen_first
 from vergence.models.reader import content
 from vergence.rewards.rows import ACCURACY
 from vergence.rewards.verify import verify_all
@@ -26,11 +26,11 @@ TABLE = "questions.parquet"
 METRICS = {"accuracy": True, "unparsed": False, "timed_out": False, "truncated": False}
 """What is measured of the answers to a question, and whether more is better."""
 _CALLED = ("doc_to_visual", "doc_to_text", "doc_to_messages", "process_results")
-_UTILS = '''"""What the task calls: all of it is `vergence.evaluate.harness.Pack`. Vergence must be installed here."""
+_UTILS = '''"""What the task calls: all of it is `vergence.harnesses.lmms_eval.Pack` (to be installed)."""
 
 from pathlib import Path
 
-from vergence.evaluate.harness import Pack
+from vergence.harnesses.lmms_eval import Pack
 
 _pack = Pack(Path(__file__).resolve().parent)
 doc_to_visual = _pack.pictures

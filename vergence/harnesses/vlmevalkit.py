@@ -1,7 +1,7 @@
 """What VLMEvalKit needs to put our questions to a model: a table of them, and a config that samples as we do.
 
 Written against VLMEvalKit's files as ModelScope publishes them (ms-vlmeval 0.0.20); docs/harnesses.md says what was
-tried. Nothing of it is imported here. It judges nothing: its answers come back to `evaluate.rescore`.
+tried. Nothing of it is imported here. It judges nothing: its answers come back to `harnesses.rescore`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from vergence.evaluate.questions import PICTURES, QUESTIONS, Putting, read_questions, seen_first
+from vergence.harnesses.questions import PICTURES, QUESTIONS, Putting, read_questions, seen_first
 from vergence.train.run import telling_of_space
 from vergence.types import UserError
 

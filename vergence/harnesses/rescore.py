@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from vergence.evaluate.questions import Putting, counter, gold_of, read_questions, seen_first
+from vergence.harnesses.questions import Putting, counter, gold_of, read_questions, seen_first
 from vergence.rewards.rows import ACCURACY
 from vergence.rewards.verify import verify_all
 from vergence.train.run import about_gold

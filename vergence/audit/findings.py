@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from vergence.evaluate.audit import KEPT, Heard
+from vergence.audit.conditions import KEPT, Heard
+from vergence.audit.probes import by_position
+from vergence.audit.shares import errors, per_question, right
 from vergence.evaluate.errors import ERRORS, same
 from vergence.evaluate.interval import Estimate, bootstrap, paired_difference
-from vergence.evaluate.probes import by_position
-from vergence.evaluate.shares import errors, per_question, right
 from vergence.evaluate.suite import Record
 from vergence.scenes.speech import read_facts
 

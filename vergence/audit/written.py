@@ -6,10 +6,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-from vergence.evaluate.audit import Heard
-from vergence.evaluate.findings import Findings
+from vergence.audit.conditions import Heard
+from vergence.audit.findings import Findings
+from vergence.audit.reduction import Reduction
 from vergence.evaluate.interval import Estimate
-from vergence.evaluate.reduction import Reduction
 from vergence.evaluate.suite import Record, write_records
 from vergence.train.run import telling_of_space
 

@@ -11,8 +11,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from vergence.audit.shares import per_question, ratio, right
 from vergence.evaluate.interval import Estimate, bootstrap, paired_difference
-from vergence.evaluate.shares import per_question, ratio, right
 from vergence.evaluate.suite import Record
 from vergence.types import UserError
 

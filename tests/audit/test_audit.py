@@ -8,17 +8,19 @@ import pytest
 import torch
 from evaluate.planted import Planted, drawn
 
+from vergence.audit import conditions as audit
+from vergence.audit import findings, probes
+from vergence.audit.altered import changed, in_words, swapped, with_facts, without_image
+from vergence.audit.conditions import conditions, listen
+from vergence.audit.findings import find, moves
+from vergence.audit.probes import POSITIONS, claims, cut, preference, seen
+from vergence.audit.reduction import reduction
+from vergence.audit.shares import per_question, ratio
+from vergence.audit.subject import Subject, of_policy
+from vergence.audit.written import as_json, write
 from vergence.chance import dice
-from vergence.evaluate import audit, findings, probes, suite
-from vergence.evaluate.altered import changed, in_words, swapped, with_facts, without_image
-from vergence.evaluate.audit import conditions, listen
-from vergence.evaluate.audited import as_json, write
-from vergence.evaluate.findings import find, moves
+from vergence.evaluate import suite
 from vergence.evaluate.interval import Estimate
-from vergence.evaluate.probes import POSITIONS, claims, cut, preference, seen
-from vergence.evaluate.reduction import reduction
-from vergence.evaluate.shares import per_question, ratio
-from vergence.evaluate.subject import Subject, of_policy
 from vergence.models.policy import load
 from vergence.scenes import embedded
 from vergence.scenes.follow import follow
