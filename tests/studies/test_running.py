@@ -74,7 +74,8 @@ def test_a_failure_is_told_and_stops_nothing_else(tmp_path, monkeypatch):
 
 def test_ctrl_c_stops_all_and_keeps_what_is_finished(tmp_path, monkeypatch):
     script = (
-        "import sys, pathlib, time; path = pathlib.Path(sys.argv[1])\n"
+        "import signal, sys, pathlib, time; path = pathlib.Path(sys.argv[1])\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it\n"
         "if 'start' not in str(path): time.sleep(60)\n"
         "path.parent.mkdir(parents=True, exist_ok=True); path.write_text('{}')"
     )
