@@ -5,7 +5,9 @@ import shutil
 
 import pytest
 from page.planted import HOSTILE, SHOWN, trace, traces
+from report.planted import AUDIT, evaluate, plant
 
+from vergence.report.compare import compare
 from vergence.report.looks import write_looks
 from vergence.report.page import report as write_report
 from vergence.scenes.embedded import of_key
@@ -88,12 +90,25 @@ def hostile(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def report(tmp_path_factory):
-    """The report of a run of two steps, with the viewer inside."""
+    """The report of a run of two steps, evaluated and audited, with the viewer inside."""
     run = tmp_path_factory.mktemp("run")
     records = traces()
     (run / "config.yaml").write_text(to_yaml(Config(method="papo", steps=2)))
     rollouts = [{name: one[name] for name in ROLLOUT} | {"tokens": len(one["tokens"])} for one in records]
     measured = [{"step": step, "entropy": 1 / step, "rewards/accuracy": step / 4, "reward": 0.1} for step in (1, 2)]
-    for name, lines in (("metrics", measured), ("rollouts", rollouts), ("traces", records)):
-        (run / f"{name}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    for name, these in (("metrics", measured), ("rollouts", rollouts), ("traces", records)):
+        (run / f"{name}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in these))
+    evaluate(run, "before", "after", "after-blind", error=None)
+    (run / "evaluation" / "audit.json").write_text(json.dumps(AUDIT))
     return write_report(run)
+
+
+@pytest.fixture(scope="session")
+def comparison(tmp_path_factory):
+    """The page of three runs of two steps, evaluated and one of them audited."""
+    folder = tmp_path_factory.mktemp("runs")
+    runs = [plant(folder / method, steps=2, method=method) for method in ("grpo", "papo", "cppo")]
+    for place, run in enumerate(runs):
+        evaluate(run, "before", "after", "after-blind", right={"after": 1 + place}, error=None)
+    (runs[1] / "evaluation" / "audit.json").write_text(json.dumps(AUDIT))
+    return compare(runs, folder / "comparison.html")

@@ -168,6 +168,11 @@ def test_false_facts_and_what_looks_are_marked_where_they_stand(open_page, looks
     assert line == "wavy"
     assert page.locator(".v-slips li").count() >= 1
     assert page.locator(".v-ink.looks").count() >= 1
+    for scheme in ("light", "dark"):  # the line is drawn on the card, not on the token's colour
+        page.emulate_media(color_scheme=scheme)
+        ink = page.evaluate("getComputedStyle(document.body).color")
+        lines = "all => all.map(one => getComputedStyle(one).textDecorationColor)"
+        assert set(page.eval_on_selector_all(".v-ink.looks:not(.false)", lines)) == {ink}
     assert "which is not so" in page.get_attribute(".v-tokens > span:has(.false)", "aria-label")
 
 
@@ -295,11 +300,29 @@ def test_axe_finds_no_serious_violation(open_page, looks, width, scheme):
     assert page.evaluate("document.documentElement.scrollWidth") <= width
 
 
-@pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (390, "dark")])
-def test_the_report_of_a_run_holds_the_viewer(open_page, report, width, scheme):
-    page = open_page(report, width=width, scheme=scheme, bypass_csp=True)
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1280, 390])
+@pytest.mark.parametrize("name", ["report", "comparison"])
+def test_the_pages_of_runs_can_be_read_by_all(open_page, request, name, width, scheme):
+    page = open_page(request.getfixturevalue(name), width=width, scheme=scheme, bypass_csp=True)
+    assert {"report": "Does it look?", "comparison": "Holm’s correction"}[name] in page.inner_text("main")
     assert not serious(page)
     assert page.evaluate("document.documentElement.scrollWidth") <= width
+    tables = "all => all.map(one => [one.querySelector('caption').textContent, one.scrollWidth - one.clientWidth])"
+    wide = page.eval_on_selector_all(".wide:has(.results, .measures, .against)", tables)
+    assert len(wide) > 3
+    assert [caption for caption, over in wide if over > 0] == []  # no number is out of sight, on a phone either
+
+
+def test_the_comparison_works_under_its_own_policy(open_page, comparison):
+    page = open_page(comparison, scheme="dark")
+    ink = "getComputedStyle(document.body).color"
+    assert page.evaluate(ink) == "rgb(233, 230, 222)"
+    page.emulate_media(media="print")
+    assert page.evaluate(ink) == "rgb(31, 30, 27)"  # on white paper
+    assert "script-src" not in page.get_attribute("meta[http-equiv]", "content")
+    assert page.locator("script").count() == 0
+    assert page.locator("figure svg").count() > 3
 
 
 def test_the_report_works_under_its_own_policy(open_page, report):
@@ -311,6 +334,26 @@ def test_the_report_works_under_its_own_policy(open_page, report):
     assert "At this token" in page.inner_text(".v-panel")
     ink = page.evaluate("getComputedStyle(document.body).color")
     assert page.evaluate("getComputedStyle(document.querySelector('.v-said')).color") == ink
+
+
+def test_one_response_alone_offers_nothing_to_choose_between(open_page, tmp_path):
+    one = RECORDS[0] | {"world": "asked", "scene": "asked", "looks": None}
+    page = open_page(write_looks(tmp_path / "looks.html", "One", [one], lambda _: of_key(RECORDS[0]["scene"]), SHOWN))
+    for name in ("[name=verdict]", "[name=sort]", "[name=text]", ".v-siblings", ".v-place"):
+        assert not page.is_visible(name), name
+    assert page.is_visible("[name=by]")
+    assert "sibling" not in page.inner_text(".v-said .facts")
+    assert page.locator(".v-more").first.inner_text() == "asked · step 1"
+    assert "Colour" in page.inner_text(".v-tools")
+
+
+def test_help_says_how_to_read_the_page(open_page, looks):
+    page = open_page(looks)
+    page.click(".v-help-open")
+    tree = page.locator(".v-help").aria_snapshot()
+    assert tree.startswith('- dialog "How to read this"')
+    assert "depend on the picture" in tree
+    assert "stronger" in page.inner_text("#viewer > .note")
 
 
 def test_one_response_that_nobody_judged(open_page, tmp_path):

@@ -8,6 +8,28 @@ from vergence.train.config import Config, to_yaml
 
 HOSTILE = "<script>alert(1)</script></style><img src=https://evil.example/x onerror=alert(2)>{{ 7 * 7 }}"
 WORLDS = ("bars", "mosaic")
+MEASURES = [
+    {"name": "blind gap", "about": "image less blank", "mean": 0.31, "low": 0.251, "high": 0.369, "n": 240},
+    {"name": "robustness", "about": "turned less not", "mean": -0.02, "low": -0.052, "high": 0.013, "n": 240},
+]
+AUDIT = {
+    "model": "/home/me/runs/mine",
+    "questions": 240,
+    "samples": 2,
+    "against": "/home/me/runs/grpo",
+    "wording": "short",
+    "verdict": "It looks, and misreads.",
+    "measures": MEASURES,
+    "errors": [
+        {"name": "perception", "mean": 0.3, "low": 0.26, "high": 0.34, "n": 240}
+        | {"of_wrong": {"mean": 0.655, "low": 0.6, "high": 0.7, "n": 99}}
+    ],
+    "reduction": {"points": {"mean": 0.125, "low": 0.05, "high": 0.2, "n": 240}, "picked_fewer": None},
+    "probes": [
+        {"position": at, "mean": at / 2, "low": at / 2 - 0.1, "high": at / 2 + 0.1, "n": 90} for at in (0.25, 1.0)
+    ],
+    "left_out": [{"what": "shortcut", "why": "nobody wrote captions"}],
+}
 
 
 class Elements(HTMLParser):

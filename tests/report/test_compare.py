@@ -12,6 +12,7 @@ from report.planted import HOSTILE, WORLDS, Elements, answered, evaluate, lines,
 from vergence import chance
 from vergence.cli import main
 from vergence.evaluate import compare as against
+from vergence.evaluate.counted import counted
 from vergence.evaluate.interval import holm, sign_flip_p
 from vergence.report.compare import MOST, compare, compared, named
 from vergence.report.drawing import DASHES, SERIES, look, spread
@@ -41,7 +42,9 @@ def answer_all(run, place, each=10, known=True):
                 right = chance.dice("answers", place, world, index, sample).random() < 0.3 + 0.25 * place
                 error = None if right else ERRORS[(index + sample + place) % 5]
                 false = int(error == "perception") if known else None
-                records.append(answered(world, index, right, false, error=error, wording="short", question=f"{index}?"))
+                about = {"error": error, "wording": "short", "question": f"{index}?"}
+                about |= {"finish": "stop", "gold": "1", "extracted": "1"}
+                records.append(answered(world, index, right, false, **about))
     lines(run / "evaluation" / "after.jsonl", records)
     return records
 
@@ -117,9 +120,12 @@ def test_accuracy_is_compared_as_eval_compares_it(runs):
         expected = against.compare(asked[0], asked[place])
         (line,) = (one for one in whole.lines if one.run == name)
         assert line.against[:2] == expected["overall"][:2]
+        assert line.value == pytest.approx(counted(asked[place]).accuracy, abs=1e-12)
         for world in WORLDS:
             (line,) = (one for one in by_world.lines if (one.run, one.group) == (name, world))
             assert line.against[:2] == expected[world][:2]
+            in_it = [one for one in asked[place] if one["world"] == world]
+            assert line.value == pytest.approx(counted(in_it).accuracy, abs=1e-12)
 
 
 def test_the_page_says_these_numbers(runs, tmp_path):

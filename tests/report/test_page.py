@@ -7,10 +7,14 @@ from statistics import fmean
 
 import pytest
 from page.planted import trace
-from report.planted import HOSTILE, Elements, answered, evaluate, lines, measured, plant, said
+from report.planted import AUDIT, HOSTILE, MEASURES, Elements, answered, evaluate, lines, measured, plant, said
 
+from vergence import chance
+from vergence.evaluate.compare import compare
+from vergence.evaluate.counted import tables as counted_by_world
 from vergence.report.audited import audit_of
 from vergence.report.figures import curves
+from vergence.report.headline import answers, headline
 from vergence.report.page import report
 from vergence.report.shown import mark
 from vergence.scenes.embedded import TRAINED, of_key
@@ -120,6 +124,36 @@ def test_before_and_after_are_compared_on_the_same_questions(bare):
     assert html.count('<tr class="all">') == 2
     assert "Why answers are wrong" not in html  # these records do not say
     assert "avg@1" in html
+
+
+def test_a_row_has_the_interval_that_eval_prints(bare):
+    """To the last digit that is shown, and beyond: one accuracy has one interval."""
+    for place, name in enumerate(("before", "after", "after-blind")):
+        records = [
+            answered(world, index, chance.dice("eval", name, world, index, sample).random() < odds + 0.1 * place, 0)
+            | {"sample": sample, "finish": "stop", "gold": "1", "extracted": "1"}
+            for world, each, odds in (("bars", 31, 0.7), ("mosaic", 19, 0.1))
+            for index in range(each)
+            for sample in range(3)
+        ]
+        lines(bare / "evaluation" / f"{name}.jsonl", records)
+    asked, rows = answers(bare), {row.world: row for row in headline(bare).accuracy}
+    against = compare(asked["before"], asked["after"])
+    assert list(rows) == ["all", "bars", "mosaic"]
+    for world, row in rows.items():
+        told = "overall" if world == "all" else world
+        for found, name in ((row.before, "before"), (row.after, "after"), (row.blind, "blind")):
+            assert found == pytest.approx(counted_by_world(asked[name])[told].accuracy, abs=1e-12)
+        assert row.difference == against[told].difference
+        low, high = 100 * row.after.low, 100 * row.after.high
+        assert f"<small>{low:.1f}–{high:.1f}</small>" in page(bare)
+
+
+def test_before_and_after_that_were_not_asked_alike_are_no_comparison(bare):
+    evaluate(bare, "before", "after", wording="short")
+    evaluate(bare, "after", wording="think")
+    with pytest.raises(UserError, match=r"before\.jsonl and after\.jsonl cannot be compared: .*wording is short"):
+        report(bare)
 
 
 def test_avg_at_k_is_named_only_where_there_is_one_k(bare):
@@ -233,30 +267,6 @@ def test_a_wrong_answer_of_an_unknown_kind_is_no_kind(bare):
     lines(bare / "evaluation" / "after.jsonl", after)
     words = Elements(page(bare)).words
     assert re.search(r"Error n Before.*? perception 15 ", words)
-
-
-MEASURES = [
-    {"name": "blind gap", "about": "image less blank", "mean": 0.31, "low": 0.251, "high": 0.369, "n": 240},
-    {"name": "robustness", "about": "turned less not", "mean": -0.02, "low": -0.052, "high": 0.013, "n": 240},
-]
-AUDIT = {
-    "model": "/home/me/runs/mine",
-    "questions": 240,
-    "samples": 2,
-    "against": "/home/me/runs/grpo",
-    "wording": "short",
-    "verdict": "It looks, and misreads.",
-    "measures": MEASURES,
-    "errors": [
-        {"name": "perception", "mean": 0.3, "low": 0.26, "high": 0.34, "n": 240}
-        | {"of_wrong": {"mean": 0.655, "low": 0.6, "high": 0.7, "n": 99}}
-    ],
-    "reduction": {"points": {"mean": 0.125, "low": 0.05, "high": 0.2, "n": 240}, "picked_fewer": None},
-    "probes": [
-        {"position": at, "mean": at / 2, "low": at / 2 - 0.1, "high": at / 2 + 0.1, "n": 90} for at in (0.25, 1.0)
-    ],
-    "left_out": [{"what": "shortcut", "why": "nobody wrote captions"}],
-}
 
 
 def audited(run, audit):

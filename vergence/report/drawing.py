@@ -19,7 +19,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from vergence.evaluate.interval import Estimate
+from vergence.evaluate.interval import ALIKE, Estimate
 
 MOST = 400
 """Raw points drawn of one series: more cannot be told apart, and would make the page heavy."""
@@ -117,13 +117,15 @@ def interval(estimate: Estimate, reach: float, *, width: int = 140, height: int 
 
     >>> interval(Estimate(0.1, -0.1, 0.2, 8), 0.2).count("class='doubtful'")          # it holds zero
     1
+    >>> interval(Estimate(0.1, 1e-17, 0.2, 8), 0.2).count("class='doubtful'")  # it ends at zero, but for rounding
+    1
     """
 
     def x(value: float) -> str:
         return f"{4 + (width - 8) * (min(1.0, max(-1.0, value / reach)) + 1) / 2:.1f}"
 
     middle, origin = height / 2, width / 2
-    kind = "doubtful" if estimate.low <= 0 <= estimate.high else "clear"
+    kind = "doubtful" if estimate.low <= ALIKE and estimate.high >= -ALIKE else "clear"
     return (
         f"<svg class='interval' width='{width}' height='{height}' viewBox='0 0 {width} {height}' aria-hidden='true'>"
         f"<line class='zero' x1='{origin:g}' x2='{origin:g}' y1='0' y2='{height}'/><g class='{kind}'>"

@@ -9,10 +9,13 @@ from pathlib import Path
 from statistics import fmean
 from typing import NamedTuple
 
+from vergence.evaluate.accelerated import stratified
+from vergence.evaluate.compare import refuse_unlike
 from vergence.evaluate.errors import ERRORS
-from vergence.evaluate.interval import Estimate, bootstrap, paired_difference
+from vergence.evaluate.interval import Estimate
 from vergence.evaluate.suite import Record, by_question, by_world
 from vergence.train.run import read_lines
+from vergence.types import UserError
 
 FILES = {"before": "before.jsonl", "after": "after.jsonl", "blind": "after-blind.jsonl"}
 """In `evaluation/` of a run folder: the starting model, the trained one, and the trained one without the image."""
@@ -54,10 +57,11 @@ def headline(run: Path) -> Headline:
     """What `evaluation/` of a run folder says.
 
     Raises:
-        UserError: a file is damaged, or before and after were not asked the same questions.
+        UserError: as `answers`.
     """
     asked = answers(run)
-    seeing = {name: [one for one in records if one["false_facts"] is not None] for name, records in asked.items()}
+    unknown = {one["scene"] for records in asked.values() for one in records if one["false_facts"] is None}
+    seeing = {name: [one for one in records if one["scene"] not in unknown] for name, records in asked.items()}
     return Headline(
         accuracy=table(asked, by_question),
         errors=table({**seeing, "blind": []}, errors_by_question),
@@ -71,17 +75,20 @@ def answers(run: Path) -> dict[str, list[Record]]:
     """before, after, blind -> the records of a run's evaluation; empty where nobody asked.
 
     Raises:
-        UserError: a file is damaged.
+        UserError: a file is damaged, or before and after were not asked the same questions in the same way.
     """
-    return {name: _read(run / "evaluation" / file) for name, file in FILES.items()}
+    asked = {name: _read(run / "evaluation" / file) for name, file in FILES.items()}
+    if asked["before"] and asked["after"]:
+        try:
+            refuse_unlike(asked["before"], asked["after"])
+        except UserError as error:
+            both = " and ".join(FILES[name] for name in ("before", "after"))
+            raise UserError(f"{run / 'evaluation'}: {both} cannot be compared: {error}") from error
+    return asked
 
 
 def kinds(asked: Asked) -> list[Row]:
-    """A row for each kind of error, over all worlds; [] where the records do not say: see `clear`.
-
-    Raises:
-        UserError: before and after were not asked the same questions.
-    """
+    """A row for each kind of error, over all worlds; [] where the records do not say: see `clear`."""
     told = clear(asked)
     return [_row(kind, told, partial(kind_by_question, kind=kind)) for kind in ERRORS] if told else []
 
@@ -118,16 +125,15 @@ def kind_by_question(records: Sequence[Record], kind: str) -> dict[str, float]:
 def table(asked: Asked, score: Score) -> list[Row]:
     """A row over all worlds, then (if there is more than one) a row for each.
 
-    Raises:
-        UserError: before and after were not asked the same questions.
+    Before and after must be of the same questions, as `answers` has made sure.
     """
     if not any(asked.values()):
         return []
-    parts = {name: by_world(records) for name, records in asked.items()}
-    worlds = list(dict.fromkeys(world for part in parts.values() for world in part))
+    worlds = dict.fromkeys(record["world"] for records in asked.values() for record in records)
     rows = [_row("all", asked, score)]
     if len(worlds) > 1:
-        rows += [_row(world, {name: part.get(world, []) for name, part in parts.items()}, score) for world in worlds]
+        for world in worlds:
+            rows.append(_row(world, {name: in_world(records, world) for name, records in asked.items()}, score))
     return rows
 
 
@@ -143,13 +149,50 @@ def errors_by_question(records: Sequence[Record]) -> dict[str, float]:
     return {scene: fmean(wrong) for scene, wrong in answers.items()}
 
 
-def _row(world: str, asked: Asked, score: Score) -> Row:
-    scores = {name: score(records) for name, records in asked.items()}
-    means = {name: bootstrap(those) if those else None for name, those in scores.items()}
-    both = scores["before"] and scores["after"]
-    difference = paired_difference(scores["before"], scores["after"]) if both else None
-    n = max(len(those) for those in scores.values())
-    return Row(world, n, means["before"], means["after"], difference, means["blind"])
+def share(records: Sequence[Record], score: Score) -> Estimate:
+    """The mean score with the interval of `vergence eval`: BCa, questions resampled within their worlds.
+
+    >>> right, wrong = ({"scene": name, "world": "w", "status": name} for name in ("right", "wrong"))
+    >>> print(share([right, wrong], by_question))
+    0.500 [0.000, 1.000] n=2
+
+    Raises:
+        UserError: there are no records.
+    """
+    # the worlds' places name their draws, as in `evaluate.counted`: the same digits then stand in both
+    return stratified({str(place): score(those) for place, those in enumerate(by_world(records).values())})
+
+
+def difference(was: Sequence[Record], now: Sequence[Record], score: Score) -> dict[str, dict[str, float]]:
+    """World -> scene -> how much its score differs: `now` less `was`.
+
+    >>> right, wrong = ({"scene": "a", "world": "w", "status": status} for status in ("right", "wrong"))
+    >>> difference([wrong], [right], by_question)
+    {'w': {'a': 1.0}}
+    """
+    before, after = score(was), score(now)
+    return {
+        world: {one["scene"]: after[one["scene"]] - before[one["scene"]] for one in those}
+        for world, those in by_world(now).items()
+    }
+
+
+def in_world(records: Sequence[Record], world: str) -> list[Record]:
+    """The records of one world, as of none: `vergence eval` resamples them so where it shows a world by itself.
+
+    >>> in_world([{"scene": "a", "world": "bars"}, {"scene": "b", "world": "mosaic"}], "bars")
+    [{'scene': 'a', 'world': ''}]
+    """
+    return [one | {"world": ""} for one in records if one["world"] == world]
+
+
+def _row(name: str, asked: Asked, score: Score) -> Row:
+    means = {which: share(records, score) if records else None for which, records in asked.items()}
+    points = None
+    if asked["before"] and asked["after"]:
+        points = stratified(difference(asked["before"], asked["after"], score), least=-1.0)
+    n = max(one.n for one in means.values() if one)
+    return Row(name, n, means["before"], means["after"], points, means["blind"])
 
 
 def _samples(*files: Sequence[Record]) -> int:

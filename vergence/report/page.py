@@ -8,18 +8,20 @@ from typing import NamedTuple
 
 from markupsafe import Markup
 
+from vergence import objectives
 from vergence.report.audited import Audit, audit_of
 from vergence.report.figures import Curve, curves, plans
 from vergence.report.headline import Headline, headline
 from vergence.report.ran import facts, lines_of, open_run, settings
 from vergence.report.shown import Record, Shown, choose, ends, show
 from vergence.report.template import reach, refuse_others, write_page
-from vergence.report.viewer import POLICY, shows_of, view_traces
+from vergence.report.viewer import POLICY, view_traces
 from vergence.scenes.source import Source
 from vergence.train.config import Config
 from vergence.train.guards import Raised, raised
 from vergence.train.parts import open_data
 from vergence.train.run import read_lines
+from vergence.train.traces import shows_of
 from vergence.types import UserError
 
 SHOWN = 6
@@ -112,8 +114,9 @@ def _viewer(run: Path, config: Config, source: Source) -> tuple[Markup, str]:
     traces = list(read_lines(run / TRACES)) if (run / TRACES).is_file() else []
     if not traces:
         return Markup(""), ""
+    shows = shows_of(objectives.method(config.method, **config.options))
     try:
-        return view_traces(traces, source.scene, shows_of(config)), POLICY
+        return view_traces(traces, source.scene, shows), POLICY
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         if isinstance(error, UserError):
             raise

@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 from vergence.evaluate.accelerated import stratified
 from vergence.evaluate.compare import Comparison, refuse_unlike
 from vergence.evaluate.errors import ERRORS
-from vergence.evaluate.interval import Estimate, bootstrap, holm, sign_flip_p
+from vergence.evaluate.interval import Estimate, holm, sign_flip_p
 from vergence.evaluate.suite import Record, by_question, by_world
-from vergence.report.headline import Score, clear, errors_by_question, kind_by_question
+from vergence.report.headline import Score, clear, difference, errors_by_question, in_world, kind_by_question, share
 from vergence.types import UserError
 
 Answers = Mapping[str, Sequence[Record]]
@@ -56,37 +56,39 @@ def tables(answers: Answers) -> list[Table]:
         except UserError as error:
             raise UserError(f"{other} cannot be compared with {first}: {error}") from error
     worlds = list(by_world(answers[first]))
-    found = [table("Accuracy", "", answers, {"": by_question})]
+    found = [table("Accuracy", "", {"": (answers, by_question)})]
     if len(worlds) > 1:
-        in_world = {world: partial(_in_world, world=world) for world in worlds}
-        found.append(table("Accuracy by world", "world", answers, in_world))
+        parts = {world: {run: in_world(records, world) for run, records in answers.items()} for world in worlds}
+        found.append(
+            table("Accuracy by world", "world", {world: (those, by_question) for world, those in parts.items()})
+        )
     unknown = {one["scene"] for records in answers.values() for one in records if one["false_facts"] is None}
     seeing = {run: [one for one in records if one["scene"] not in unknown] for run, records in answers.items()}
     if all(seeing.values()):
-        found.append(table("Answers that state a false fact", "", seeing, {"": errors_by_question}))
+        found.append(table("Answers that state a false fact", "", {"": (seeing, errors_by_question)}))
         if told := clear(seeing):
-            of_kind: dict[str, Score] = {kind: partial(kind_by_question, kind=kind) for kind in ERRORS}
-            found.append(table("Why answers are wrong (share of all answers)", "error", told, of_kind))
+            kinds = {kind: (told, partial(kind_by_question, kind=kind)) for kind in ERRORS}
+            found.append(table("Why answers are wrong (share of all answers)", "error", kinds))
     return found
 
 
-def table(title: str, groups: str, answers: Answers, scores: Mapping[str, Score]) -> Table:
+def table(title: str, groups: str, parts: Mapping[str, tuple[Answers, Score]]) -> Table:
     """For each group and run its score, and the difference from the first run's.
 
     >>> right, wrong = ({"scene": "a", "world": "w", "status": status} for status in ("right", "wrong"))
-    >>> found = table("Accuracy", "", {"one": [wrong], "two": [right]}, {"": by_question})
+    >>> found = table("Accuracy", "", {"": ({"one": [wrong], "two": [right]}, by_question)})
     >>> [(line.run, line.value.mean, line.against and line.against.difference.mean) for line in found.lines]
     [('one', 0.0, None), ('two', 1.0, 1.0)]
+
+    Args:
+        parts: group -> the answers that it is about, and what is found of each question.
     """
-    first = next(iter(answers))
-    world = {one["scene"]: one["world"] for one in answers[first]}
     lines: list[Line] = []
-    for group, score in scores.items():
-        was = score(answers[first])
+    for group, (answers, score) in parts.items():
+        first = next(iter(answers))
         for run, records in answers.items():
-            now = score(records)
-            against = None if run == first else _difference(was, now, world)
-            lines.append(Line(group, run, bootstrap(now), against))
+            against = None if run == first else _against(answers[first], records, score)
+            lines.append(Line(group, run, share(records, score), against))
     p = {str(place): line.against.p for place, line in enumerate(lines) if line.against}
     for place, adjusted in holm(p).items():
         line = lines[int(place)]
@@ -94,12 +96,10 @@ def table(title: str, groups: str, answers: Answers, scores: Mapping[str, Score]
     return Table(title, groups, lines, len(p))
 
 
-def _difference(was: Mapping[str, float], now: Mapping[str, float], world: Mapping[str, str]) -> Comparison:
-    strata: dict[str, dict[str, float]] = {}
-    for scene, value in now.items():
-        strata.setdefault(world[scene], {})[scene] = value - was[scene]
-    p = sign_flip_p({scene: value for those in strata.values() for scene, value in those.items()})
-    return Comparison(stratified(strata, least=-1.0), p, None)
+def _against(was: Sequence[Record], now: Sequence[Record], score: Score) -> Comparison:
+    by_scene = difference(was, now, score)
+    p = sign_flip_p({scene: value for those in by_scene.values() for scene, value in those.items()})
+    return Comparison(stratified(by_scene, least=-1.0), p, None)
 
 
 def as_json(tables: Sequence[Table]) -> list[dict[str, Any]]:
@@ -118,7 +118,3 @@ def as_json(tables: Sequence[Table]) -> list[dict[str, Any]]:
         for table in tables
         for line in table.lines
     ]
-
-
-def _in_world(records: Sequence[Record], world: str) -> dict[str, float]:
-    return by_question([one for one in records if one["world"] == world])

@@ -14,7 +14,7 @@ _OF_VIEW = {
         "KL",
         "to",
         "nats",
-        "KL from the image to this view, over the vocabulary: how far the whole distribution of this token moves.",
+        "How far the prediction of this token moves from the image to this view: the KL, over the whole vocabulary.",
     ),
     "k3": (
         "k3",

@@ -127,7 +127,7 @@ function draw() {
   });
   const place = make("div", state.siblings ? "v-group" : "");
   place.append(...responses);
-  shown.replaceChildren(scene(rollout), place);
+  shown.replaceChildren(scene(rollout, state.siblings), place);
   find(".v-siblings").textContent = `All ${rollout.group.length} siblings`;
   find(".v-siblings").disabled = rollout.group.length < 2;
   point(null);
@@ -277,7 +277,8 @@ offer("world", all("world").sort());
 offer("step", all("step").sort((one, other) => one - other));
 const errors = all("error").filter(Boolean).sort();
 offer("error", errors.length ? [...errors, "none"] : []);
-tools.elements.verdict.parentNode.hidden = all("status").filter(Boolean).length === 0;
+tools.elements.verdict.parentNode.hidden = data.rollouts.length < 2 || !all("status").some(Boolean);
+find(".v-siblings").hidden = [...groups.values()].every((group) => group.length < 2);
 find(".v-find").hidden = data.rollouts.length < 2;
 tools.elements.sort.parentNode.hidden = data.rollouts.length < 2;
 if (!data.rollouts.some((rollout) => rollout.advantage !== null)) {

@@ -18,16 +18,13 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from vergence import objectives
 from vergence.report import ramps
 from vergence.report.legible import bounded, legible
 from vergence.report.seen import LONGEST, SceneOf, Seen, Viewed, viewed, written
 from vergence.report.statistic import statistic
-from vergence.train.config import Config
-from vergence.train.traces import shows_of as shows_of_method
 from vergence.types import ViewSpec
 
-__all__ = ["POLICY", "Seen", "Viewed", "sample", "shows_of", "view_traces", "viewed", "viewer"]
+__all__ = ["POLICY", "Seen", "Viewed", "sample", "view_traces", "viewed", "viewer"]
 
 MOST = 1000
 """Rollouts in a page."""
@@ -54,15 +51,6 @@ def view_traces(
 ) -> Markup:
     """The viewer of these traces: a sample where they are many, their scenes drawn again."""
     return viewer(viewed(sample(traces), scene_of, shows), of=len(traces), heading=heading)
-
-
-def shows_of(config: Config) -> dict[str, ViewSpec]:
-    """View name -> what it shows, of the traces that a run with this config writes.
-
-    >>> list(shows_of(Config(method="papo")))[:2]
-    ['image', 'masked']
-    """
-    return shows_of_method(objectives.method(config.method, **config.options))
 
 
 def sample(

@@ -103,7 +103,7 @@ function response(rollout, by, short = false) {
     ...(short ? [] : [["gold", rollout.gold || "unknown"]]),
     ...(short || rollout.reward === null ? [] : [["reward", figures(rollout.reward)]]),
     ...(rollout.advantage === null ? [] : [["advantage", figures(rollout.advantage, true)]]),
-    ["sibling", String(rollout.sibling + 1)],
+    ...(rollout.group.length < 2 ? [] : [["sibling", `${rollout.sibling + 1} of ${rollout.group.length}`]]),
     ...(short ? [] : [["tokens", String(rollout.tokens.length)]]),
     ...(rollout.finish === "length" ? [["", "cut off"]] : []),
   ];
@@ -142,9 +142,10 @@ const sign = (rollout) => ({ right: "✓", wrong: "✗" })[rollout.status] || "?
 const kindOf = (rollout) => (["right", "wrong"].includes(rollout.status) ? rollout.status : "other");
 
 /** The question, and the image beside its views. */
-function scene(rollout) {
+function scene(rollout, ofMany = false) {
   const made = make("div");
-  const where = [rollout.world, rollout.scene, rollout.step ? `step ${rollout.step}` : "", rollout.gold ? `gold ${rollout.gold}` : ""];
+  const gold = ofMany && rollout.gold ? `gold ${rollout.gold}` : ""; // of one, it stands beside the answer
+  const where = [rollout.world, rollout.scene, rollout.step ? `step ${rollout.step}` : "", gold];
   made.append(make("h3", "v-question", rollout.question || "No question", { dir: "auto" }));
   const strip = make("div", "v-views");
   rollout.seen.forEach(([name, pictures, words], place) => {
@@ -159,13 +160,14 @@ function scene(rollout) {
     strip.append(figure);
   });
   if (rollout.trouble) strip.append(make("div", "v-words v-trouble", `No image: ${rollout.trouble}`));
-  made.append(strip, make("p", "v-more", where.filter(Boolean).join(" · ")));
+  made.append(strip, make("p", "v-more", [...new Set(where)].filter(Boolean).join(" · ")));
   return made;
 }
 
 /** All statistics in two tables, those of a view in its row; `value(number)` is what is said of each. */
 function tables(caption, by, value) {
-  const there = data.statistics.map((statistic, number) => ({ ...statistic, number, value: value(number) }));
+  const signed = (what) => data.statistics.some((one) => one.what === what && one.signed); // of its column, not of one view
+  const there = data.statistics.map((one, number) => ({ ...one, signed: signed(one.what), number, value: value(number) }));
   const measured = there.filter((one) => one.value !== undefined);
   const alone = measured.filter((one) => one.what === one.label || !one.unit);
   const ofViews = measured.filter((one) => !alone.includes(one));
@@ -247,7 +249,8 @@ function legend(by) {
   const cells = flat ? [] : Array.from({ length: STEPS + 1 }, (_, step) => make("span", letter + step));
   find(".v-bar").replaceChildren(...cells);
   const scale = statistic.signed
-    ? "Scale: rust to petrol, zero in the middle, as far as the 98th percentile reaches"
-    : "Scale: petrol, from the 2nd to the 98th percentile";
-  find(".v-about").textContent = `${statistic.about} ${scale}, over all rollouts of this page.`.trim();
+    ? "Rust is below zero, petrol above, zero in the middle"
+    : "The stronger, the more";
+  const beyond = "at most 2 % of this page’s tokens lie beyond either end";
+  find(".v-about").textContent = `${statistic.about} ${scale}; ${beyond}.`.trim();
 }
