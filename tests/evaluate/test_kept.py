@@ -107,6 +107,17 @@ def test_other_pictures_under_the_same_names_are_refused(tmp_path, policy, scene
         begun(path, scenes, under(policy, seed=3, **HOW), chunk=6)
 
 
+@pytest.mark.parametrize("name", ["verifier", "question", "gold"])
+def test_what_was_judged_or_asked_otherwise_is_refused(tmp_path, policy, scenes, whole, name):
+    """An answer under another verifier, or to another question of the same name, is not one of these."""
+    path = tmp_path / "some.jsonl"
+    records = [json.loads(line) for line in whole.splitlines()]
+    records[3][name] = "another"
+    path.write_text("".join(json.dumps(one) + "\n" for one in records))
+    with pytest.raises(UserError, match=f"{name}.* is 'another' there"):
+        begun(path, scenes, under(policy, seed=3, **HOW), chunk=6)
+
+
 def test_a_damaged_file_is_told(tmp_path, policy, scenes, whole):
     path, lines = tmp_path / "some.jsonl", whole.splitlines(keepends=True)
     path.write_bytes(lines[0] + b"{not\n" + lines[2])
@@ -147,3 +158,8 @@ def test_the_weights_have_a_name_that_training_changes(policy):
 def test_the_files_beside(tmp_path):
     assert beside(None, "-blind") is None
     assert beside(tmp_path / "a", "-blind") == tmp_path / "a-blind.jsonl"
+
+
+def test_another_seed_has_other_noise(policy, scenes, whole):
+    again = answer(policy, scenes[:3], seed=4, at_once=AT_ONCE, **HOW)
+    assert [one["response"] for one in again] != [json.loads(line)["response"] for line in whole.splitlines()[:6]]

@@ -158,6 +158,17 @@ def test_a_method_meets_the_base_of_its_own_learning_rate():
     assert met == {("papo,lr=1e-4", "grpo,lr=1e-4"), ("papo,lr=3e-4", "grpo,lr=3e-4")}
 
 
+def test_a_control_is_of_the_arm_with_its_config_whatever_its_own_strength():
+    arms, _ = cross("demo", methods=["papo"], controls=["shuffled"], sweeps={"lr": ["1e-4", "3e-4"]})
+    assert {arm.name: names(controls_of(arm, arms)) for arm in arms if "+" not in arm.config.method} == {
+        "papo,lr=1e-4": ["papo+shuffled,lr=1e-4"],
+        "papo,lr=3e-4": ["papo+shuffled,lr=3e-4"],
+    }
+    (papo, shuffled), _ = cross("demo", methods=["papo"], controls=["shuffled"])
+    strong = replace(shuffled.config, options={**shuffled.config.options, "strength": "0.5"})
+    assert controls_of(papo, [papo, shuffled._replace(config=strong)]) == [shuffled._replace(config=strong)]
+
+
 def test_arms_that_ask_alike_share_a_start():
     assert set(started(full().arms).values()) == {"start", "start,answered=reasoner"}
     arms, _ = cross("demo", methods=["grpo", "papo"], sweeps={"max_tokens": ["32", "64"]})

@@ -1,21 +1,23 @@
 """From planted records to the table, the sentences and the figure: by hand."""
 
 import json
+from dataclasses import replace
 from math import sqrt
 from statistics import fmean, stdev
 
 import pytest
-from studies.planted import answers, plant, plant_start
+from studies.planted import COST, answers, plant, plant_start
 
 from vergence.cli import main
+from vergence.evaluate.interval import Estimate
 from vergence.recipes import recipe
 from vergence.studies import record
 from vergence.studies.arms import Arm, Plan, cross
-from vergence.studies.compare import found
+from vergence.studies.compare import Compared, Found, found
 from vergence.studies.plans import tiny
 from vergence.studies.record import counted, place, read
 from vergence.studies.running import missing
-from vergence.studies.sentences import sentences
+from vergence.studies.sentences import WORDS, sentence, sentences, signed, verdict
 from vergence.studies.study import numbers, study
 from vergence.studies.table import markdown
 from vergence.types import UserError
@@ -123,6 +125,26 @@ def test_the_sentence_says_that_there_is_no_gain(tmp_path):
     assert "; there is no gain told from zero that a control could leave; against its control papo+shuffled it" in told
 
 
+@pytest.mark.parametrize(
+    ("difference", "p", "corrected", "said"),
+    [
+        ((0.1, 0.05, 0.15, 5), 0.01, 0.04, "more"),
+        ((-0.1, -0.15, -0.05, 5), 0.01, 0.04, "less"),
+        ((0.1, 0.01, 0.19, 5), 0.04, 0.16, "uncorrected"),
+        ((0.1, -0.01, 0.21, 5), 0.06, 0.06, "not told"),
+        ((0.1, float("-inf"), float("inf"), 1), None, None, "one seed"),
+    ],
+)
+def test_a_verdict_needs_the_interval_and_the_corrected_p(difference, p, corrected, said):
+    one = Compared("base", "papo", "grpo", Estimate(*difference), {}, p, corrected, 4, None, 0.06)
+    assert verdict(one) == said
+    told = sentence(Found(rows=(), compared=(one,), missing=()), "papo")
+    assert told.startswith(f"papo: {signed(one.difference)} over grpo, ")
+    assert WORDS[said] in told
+    assert ("(Holm over 4: 0." in told) == (p is not None)
+    assert ("0.060 would be, four times in five" in told) == (said in ("uncorrected", "not told"))
+
+
 def test_a_mean_of_shares_stays_between_0_and_1(tmp_path):
     study = planted(tmp_path, papo=(16, 16, 12), shuffled=(0, 4, 0))
     assert study.rows[1].accuracy.high == 1.0
@@ -140,6 +162,42 @@ def test_one_seed_gives_no_verdict(tmp_path):
     # an open end is null, so that the file is JSON for everyone
     said = json.loads(json.dumps(numbers(study, PLAN), allow_nan=False))
     assert said["compared"][0]["difference"]["low"] is None
+
+
+def test_six_seeds_are_tested_by_their_signs_too(tmp_path):
+    """All six up: of the 64 ways to flip their signs two are as far out. Five seeds could never be below 0.06."""
+    plan = Plan(arms=(GRPO, PAPO), seeds=tuple(range(6)), questions=4, elsewhere=0)
+    for seed in plan.seeds:
+        plant(tmp_path, GRPO, seed, [1, 1, 1, 1])
+        plant(tmp_path, PAPO, seed, [2, 2, 2, 2 + seed % 2])
+    (gain,) = found(plan, tmp_path).of("base", "papo")
+    assert gain.flip == 2 / 64
+    (gain,) = found(Plan(arms=plan.arms, seeds=(0, 1, 2, 3, 4), questions=4, elsewhere=0), tmp_path).of("base", "papo")
+    assert gain.flip is None
+
+
+def test_seeds_that_all_gain_the_same_leave_nothing_to_chance(tmp_path):
+    """Their spread is 0, and so would be p: no division by it."""
+    study = planted(tmp_path, papo=(10, 10, 10), shuffled=(10, 10, 10))
+    (gain,), (lost,) = study.of("base", "papo"), study.of("control", "papo")
+    assert (gain.p, gain.difference.low, gain.difference.high, gain.detectable) == (0.0, 2 / 16, 2 / 16, None)
+    assert lost.p == 1.0
+
+
+def test_what_is_not_right_has_its_own_shares(tmp_path):
+    """Of 16 answers 2 are unparsed, 3 cut off and 4 state a false fact; a warning counts once for each seed;
+    what it cost is a mean over them."""
+    said = answers([0] * 4)
+    for number, change in ((2, {"status": "unparsed"}), (3, {"finish": "length"}), (4, {"false_facts": 2})):
+        said[:number] = [one | change for one in said[:number]]
+    warned = [{"step": step, "name": "collapse"} for step in (9, 20)]
+    for seed in (0, 1):
+        header = {"errors_known": False, "warnings": warned, "cost": COST | {"seconds": 100.0 + 50 * seed}}
+        plant(tmp_path, PAPO, seed, [0] * 4, image=said, header=header)
+    (row,) = found(PLAN, tmp_path).rows
+    assert (row.unparsed, row.cut_off, row.misread.mean, row.kinds) == (2 / 16, 3 / 16, 4 / 16, False)
+    assert row.warnings == {"collapse": 2}
+    assert row.cost["seconds"] == 125.0
 
 
 def test_only_seeds_of_both_sides_are_compared(tmp_path):
@@ -189,6 +247,28 @@ def test_a_record_of_another_run_is_refused(tmp_path):
     plant(tmp_path, other, 0, [2] * 4)
     with pytest.raises(UserError, match="is of another run: its options is"):
         missing(PLAN, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("changed", "told"), [({"samples": 8}, "its samples is 4, not 8"), ({"seconds": 9.0}, "its se")]
+)
+def test_a_record_of_a_run_asked_otherwise_is_refused(tmp_path, changed, told):
+    plant(tmp_path, PAPO, 0, [2] * 4)
+    with pytest.raises(UserError, match=told):
+        missing(replace(PLAN, **changed), tmp_path)
+
+
+def test_a_record_is_read_by_what_it_says_of_itself(tmp_path):
+    """Its own order of what is counted, its own number of answers; and another format is refused."""
+    path = place(tmp_path, "papo", 0)
+    path.parent.mkdir(parents=True)
+    header = {"format": record.FORMAT, "counted": ["cut_off", "right"], "samples": 10, "elsewhere": []}
+    asked = {"scene": "a", "world": "digits", "image": [1, 3]}
+    path.write_text(f"{json.dumps(header)}\n{json.dumps(asked)}\n")
+    assert (read(path).share(), read(path).share("cut_off")) == ({"a": 0.3}, {"a": 0.1})
+    path.write_text(f"{json.dumps(header | {'format': record.FORMAT + 1})}\n{json.dumps(asked)}\n")
+    with pytest.raises(UserError, match="no whole record"):
+        read(path)
 
 
 def test_a_damaged_record_is_told(tmp_path):

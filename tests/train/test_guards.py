@@ -105,18 +105,39 @@ def test_a_healthy_run_raises_nothing(seed):
     assert raised(healthy(seed, rollouts=64)) == []
 
 
-@pytest.mark.parametrize("name", PLANTED)
-def test_what_is_raised_stays_raised(name):
-    """Monotone: the warnings of a log's beginning are the first warnings of the log."""
-    lines = planted(**PLANTED[name]) + healthy(1)
+def test_what_is_raised_stays_raised():
+    """Monotone, over a log in which one thing after another goes wrong: the warnings of its beginning come first."""
+    lines = healthy(steps=STEPS)[: FROM - 1]
+    for changes in PLANTED.values():
+        lines += planted(**changes)[FROM - 1 : FROM + 20]
     lines = [{**line, "step": step} for step, line in enumerate(lines, 1)]
     everything = raised(lines)
-    for cut in range(0, len(lines), 31):
+    assert len(everything) > len(GUARDS) / 2
+    for cut in (*range(0, len(lines), 90), everything[0].step - 1, everything[0].step):
         assert raised(lines[:cut]) == [one for one in everything if one.step <= cut]
 
 
 def test_a_gradient_that_stays_long_is_raised():
     assert [one.name for one in raised(planted(grad_norm=8.0))] == ["gradient"]
+
+
+@pytest.mark.parametrize(
+    ("accuracy", "told"),
+    [(1.0, "before you believe the gain"), (lambda old, step: old * 0.8, "the run unlearns to look")],
+)
+def test_who_looks_less_is_told_whether_answers_get_better_or_worse(accuracy, told):
+    (found,) = raised(planted(**{"perception/kl_masked": 0.2, "rewards/accuracy": accuracy}))
+    assert found.name == "looks less"
+    assert found.said.count(told) == 1
+
+
+def test_one_high_value_at_the_start_is_no_fall():
+    """The start is the median of two watched rounds: rounds of the start themselves are not what has fallen."""
+    lines = healthy(steps=80)
+    watched = [line for line in lines if "perception/kl_masked" in line]
+    for line, value in zip(watched, [2.0, 0.3, 0.3] + [0.6] * 13, strict=True):
+        line["perception/kl_masked"] = value
+    assert raised(lines) == []
 
 
 def test_looking_more_without_harm_is_no_hacking():
