@@ -81,7 +81,7 @@ def test_a_given_response_and_a_page(asked, capsys, tmp_path):
         (["look", "seedling", "--question", "What?"], "--image is missing"),
         (["look", "seedling", "--gold", "3"], "belongs to a --question"),
         (["look", "seedling", "--by", "kl nothing", "--number", "1"], "--by takes"),
-        (["look", "seedling", "--number", "0"], "larger --number"),
+        (["look", "seedling", "--number", "0"], "at least 1"),
         (["look", "seedling", "--samples", "0"], "at least 1"),
         (["tokens"], "at least one model"),
         (["tokens", "seedling", "--number", "0"], "at least 1"),
@@ -104,6 +104,12 @@ def test_a_folder_or_a_file_that_is_there_is_not_written_over(asked, tmp_path, c
     assert status == 2
     assert "is a folder" in error
     (tmp_path / "kept.jsonl").write_text("mine")
+    given = ["look", "seedling", "--image", file, "--question", scene.question, "--max-tokens", 4, "--out"]
+    status, _, error = called(capsys, *given, tmp_path / "kept.jsonl")
+    assert status == 2
+    assert "no page of ours" in error
+    assert (tmp_path / "kept.jsonl").read_text() == "mine"
+    assert [called(capsys, *given, tmp_path / "page.html")[0] for _ in range(2)] == [0, 0]  # its own page is its own
     status, _, error = called(capsys, "tokens", "seedling", "--number", 1, "--out", tmp_path / "kept.jsonl")
     assert status == 2
     assert (tmp_path / "kept.jsonl").read_text() == "mine"
@@ -119,6 +125,7 @@ def test_tokens_of_one_checkpoint(tmp_path, capsys):
     assert 6 <= len(records) <= 8
     assert len(records[0]["rules"]) == RULES
     assert all(len(record["tokens"]) == len(record["looks"]) for record in records)
+    assert "NaN" not in out.read_text()
 
 
 def test_tokens_of_every_checkpoint_of_a_run(run, capsys):

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from math import nan
 from statistics import fmean
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -137,8 +136,10 @@ def truth(texts: Sequence[str]) -> Truth:
     return Truth(seen, [int(one and not other) for one, other in zip(follows, seen, strict=True)])
 
 
-def found_by(score: Sequence[float], selected: Sequence[int], of: Truth, *, derived: str = "apart") -> dict[str, float]:
-    """How well a rule finds the tokens of one response that look. Shares in 0..1; nan where nothing is to be divided.
+def found_by(
+    score: Sequence[float], selected: Sequence[int], of: Truth, *, derived: str = "apart"
+) -> dict[str, float | None]:
+    """How well a rule finds the tokens of one response that look. Shares in 0..1; None where nothing is to be divided.
 
         AP, AUROC              of its score
         precision, recall      of what it selects at its published share
@@ -164,13 +165,13 @@ def found_by(score: Sequence[float], selected: Sequence[int], of: Truth, *, deri
     most[np.argsort(-s, kind="stable")[: y.sum()]] = True
     both = y.any() and not y.all()
     return {
-        "AP": float(average_precision_score(y, s)) if y.any() else nan,
-        "AUROC": float(roc_auc_score(y, s)) if both else nan,
-        "precision": float(y[c].mean()) if c.any() else nan,
-        "recall": float(c[y].mean()) if y.any() else nan,
-        "precision at number": float(y[most].mean()) if y.any() else nan,
+        "AP": float(average_precision_score(y, s)) if y.any() else None,
+        "AUROC": float(roc_auc_score(y, s)) if both else None,
+        "precision": float(y[c].mean()) if c.any() else None,
+        "recall": float(c[y].mean()) if y.any() else None,
+        "precision at number": float(y[most].mean()) if y.any() else None,
         "selected": float(chosen.mean()),
-        "derived": float(apart[chosen].mean()) if chosen.any() else nan,
+        "derived": float(apart[chosen].mean()) if chosen.any() else None,
     }
 
 
@@ -271,14 +272,14 @@ GROUPS: Mapping[str, Group] = MappingProxyType(
 def by_question(records: Sequence[Mapping[str, Any]], rule: str, measure: str) -> dict[str, float]:
     """scene -> the mean of a measure over its responses, without those in which it is not defined.
 
-    >>> records = [{"scene": "a", "rules": {"JS": {"found": {"AP": x}}}} for x in (0.5, 1.0, float("nan"))]
+    >>> records = [{"scene": "a", "rules": {"JS": {"found": {"AP": x}}}} for x in (0.5, 1.0, None)]
     >>> by_question(records, "JS", "AP")
     {'a': 0.75}
     """
     values: dict[str, list[float]] = {}
     for record in records:
         value = record["rules"][rule]["found"][measure]
-        if value == value:
+        if value is not None:
             values.setdefault(record["scene"], []).append(value)
     return {scene: fmean(own) for scene, own in values.items()}
 

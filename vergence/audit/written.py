@@ -6,12 +6,15 @@ import json
 from pathlib import Path
 from typing import Any
 
-from vergence.audit.conditions import Heard
+from vergence.audit.conditions import KEPT, Heard
 from vergence.audit.findings import Findings
 from vergence.audit.reduction import Reduction
 from vergence.evaluate.interval import Estimate
 from vergence.evaluate.suite import Record, write_records
 from vergence.train.run import telling_of_space
+
+WAYS = ("image", "blank", "none", "facts", "words", "swapped", "changed", *KEPT, "against")
+"""The names that files of answers may have: those of `conditions`, and the other model's."""
 
 
 def as_json(found: Findings, reduced: Reduction | None = None, **about: Any) -> dict[str, Any]:
@@ -41,12 +44,20 @@ def _plain(value: Estimate | None) -> dict[str, float] | None:
 def write(folder: Path, heard: Heard, told: dict[str, Any], others: list[Record] | None = None) -> Path:
     """Write `audit/CONDITION.jsonl`, a line per answer, and `evaluation/audit.json`; where the latter is.
 
+    An earlier audit of the folder is replaced: answers that this one did not ask for are taken away, as the numbers
+    beside them are of other answers.
+
     Args:
         told: of `as_json`.
         others: the answers of the model that is compared with: `audit/against.jsonl`.
     """
-    for name, records in {**heard.records, **({"against": others} if others else {})}.items():
+    answers = {**heard.records, **({"against": others} if others else {})}
+    for name, records in answers.items():
         write_records(folder / "audit" / f"{name}.jsonl", records)
+    with telling_of_space(folder):
+        for old in (folder / "audit").glob("*.jsonl"):
+            if old.stem in WAYS and old.stem not in answers:
+                old.unlink()
     where = folder / "evaluation" / "audit.json"
     with telling_of_space(where):
         where.parent.mkdir(parents=True, exist_ok=True)

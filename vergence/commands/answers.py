@@ -121,6 +121,7 @@ def opened(data: Data, trained: Config | None, *outs: Path | None) -> Source:
     Raises:
         UserError: it would be.
     """
+    from vergence.evaluate.kept import refuse_unwritable
     from vergence.evaluate.suite import refuse_overwriting
 
     written = [out for out in outs if out]
@@ -131,6 +132,8 @@ def opened(data: Data, trained: Config | None, *outs: Path | None) -> Source:
     for out in written:
         if out.exists() and any(file.exists() and out.samefile(file) for file in files):
             raise UserError(f"--out {out} is the data set itself; give another file")
+    for out in written[:1]:
+        refuse_unwritable(out)
     return source
 
 

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import tyro
 
 from vergence.commands.answers import Asking, Behind, Found, Put, answers_in, opened, tell, tell_json, title
-from vergence.commands.given import Data, Loading, asked_as, model_of, printable, trained_as
+from vergence.commands.given import Data, Loading, asked_as, held_out, model_of, printable, trained_as
 from vergence.report.table import print_json
 from vergence.types import UserError, Wording
 
@@ -50,11 +50,18 @@ def evaluate(
     trained = trained_as(model_of(model))
     how = put.how(trained)
     blind_out, other_out = beside(out, BLIND), beside(out, AGAINST)
-    scenes = opened(data, trained, out, blind_out, other_out).held_out(split, number, seed=put.seed)
+    source = opened(data, trained, out, blind_out, other_out)
+    scenes = held_out(source, split, number, seed=put.seed)
+    pictured = [scene for scene in scenes if scene.images]
+    if buckets and not pictured:
+        raise UserError("--buckets compares with a grey picture, and no question has a picture; leave it out")
     asking = Asking(scenes, how, loading, behind)
     other = answers_in(against, asking)
+    if against and not other:
+        loading.refuse_missing(against)
     records = asking(model, out)
-    blind = asking(model, blind_out, show=Blank(), seed=blind_seed(put.seed)) if buckets else []
+    grey = asking._replace(scenes=pictured)
+    blind = grey(model, blind_out, show=Blank(), seed=blind_seed(put.seed)) if buckets else []
     if against and not other:
         other = asking(against, other_out)
     found = Found(records, blind, other)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from vergence.commands.given import Data, Loading, asked_as, model_of, trained_as
+from vergence.commands.given import Data, Loading, asked_as, held_out, model_of, trained_as
 from vergence.report.table import print_json, print_table
 from vergence.types import Wording
 
@@ -46,20 +46,20 @@ def audit(
         model: A run folder (its last checkpoint), a folder in Hugging Face layout, or "seedling".
         split: tune to choose by, report for the numbers one publishes.
         number: Questions.
-        samples: Answers to each, under each condition; two at least, to tell chance from the image.
+        samples: Answers to each, under each of a dozen conditions; two at least, to tell chance from the image.
         seed: Of the scenes, of the sampling noise, and of what is drawn for the audit.
         against: Another model: how many fewer perception errors the first makes than this one.
         reasoner: Answers from the model's captions: weak, strong, a folder or a URL; "" leaves that out.
         wording: How a question is put; by default as the model was trained, else short.
         max_tokens: Longest answer; by default as the model was trained, else 64, or 2048 but for --wording short.
         temperature: Of sampling.
-        out: The folder to write to; by default the run's, and nothing is written for what is no run.
+        out: The folder to write to, in the place of an earlier audit; by default the run's, else nothing is written.
         json: Print one line of JSON.
     """
     from vergence.audit import written
     from vergence.audit.findings import find
     from vergence.audit.reduction import reduction
-    from vergence.evaluate.suite import conditions, refuse_overwriting
+    from vergence.evaluate.suite import conditions
 
     trained = trained_as(model_of(model))
     wording, max_tokens = asked_as(trained, wording, max_tokens, "short")
@@ -67,8 +67,8 @@ def audit(
     conditions(**how)
     folder = out or _run(model)
     if folder:
-        refuse_overwriting(folder / "audit" / "image.jsonl")
-    scenes = data.open(trained).held_out(split, number, seed=seed)
+        _refuse(folder)
+    scenes = held_out(data.open(trained), split, number, seed=seed)
     heard, others = _heard(loading, (model, against), scenes, reasoner, seed=seed, **how)
     found = find(heard)
     reduced = reduction(others, heard.records["image"]) if others and found.errors else None
@@ -77,6 +77,17 @@ def audit(
     if folder:
         result["written"] = str(written.write(folder, heard, result, others))
     print_json(result) if json else _tell(result)
+
+
+def _refuse(folder: Path) -> None:
+    """Raise a UserError if something else than an audit's answers is where they go, or nothing can be written there."""
+    from vergence.audit.written import WAYS
+    from vergence.evaluate.kept import refuse_unwritable
+    from vergence.evaluate.suite import refuse_overwriting
+
+    for name in WAYS:
+        refuse_overwriting(folder / "audit" / f"{name}.jsonl")
+    refuse_unwritable(folder / "audit" / f"{WAYS[0]}.jsonl")
 
 
 def _run(model: str) -> Path | None:

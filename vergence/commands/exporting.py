@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from vergence.commands.given import Data, asked_as, model_of, trained_as
+from vergence.commands.given import Data, asked_as, held_out, model_of, trained_as
 from vergence.report.table import print_json, print_table
 from vergence.types import UserError, Wording
 
@@ -56,8 +56,6 @@ class Asking:
         """
         from vergence.harnesses.questions import Putting, slug
 
-        if self.number < 1:
-            raise UserError(f"--number must be at least 1, got {self.number}")
         put, longest = asked_as(trained, self.wording, self.max_tokens, "short")
         usual = "_".join(data.worlds) if data.scenes == "embedded" else Path(data.scenes).stem
         return Putting(
@@ -104,7 +102,7 @@ def export(
     refuse_filled(out)
     trained = trained_as(model_of(given))
     how = asking.of(data, trained)
-    scenes = data.open(trained).held_out(how.split, asking.number, seed=how.seed)
+    scenes = held_out(data.open(trained), how.split, asking.number, seed=how.seed)
     if to == "lmms-eval":
         told = _to_lmms_eval(given, scenes, how, out)
     else:
@@ -154,6 +152,8 @@ def _to_vlmevalkit(given: str, scenes: Any, how: Putting, out: Path, **pixels: i
     where, is_here = locate(model_of(given))
     if not is_here:
         raise UserError(f"{given} is not here, and its config.json says which class VLMEvalKit needs; give a folder")
+    if not any(scene.images for scene in scenes):
+        raise UserError("no question has a picture, and VLMEvalKit's data sets of one's own need them")
     one = entry(kind_of(Path(where)), str(Path(where).resolve()), how, **pixels)  # refused before anything is written
     _written(given, scenes, how, out)
     dataset = write_table(out, tell=_say)

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from vergence.models.policy import Policy
     from vergence.scenes.source import Source
     from vergence.train.config import Config
+    from vergence.types import Scene, Split
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,19 @@ class Loading:
     trust_remote_code: bool = False
     """Run Python code that lies beside the model's weights."""
 
+    def refuse_missing(self, model: str) -> None:
+        """Raise if there is no such model; it is not loaded yet.
+
+        Raises:
+            UserError: there is none, or the Hub cannot be reached.
+        """
+        from vergence.models.folder import locate
+        from vergence.train.hub import refuse_unreachable
+
+        where = model_of(model)
+        locate(where)
+        refuse_unreachable(where)
+
     def load(self, model: str) -> Policy:
         """The model of that name; see `model_of`.
 
@@ -41,6 +55,10 @@ class Loading:
         from vergence.models.policy import load
         from vergence.train.hub import refuse_unreachable
 
+        if min(self.min_pixels, self.max_pixels) < 0:
+            raise UserError(
+                f"--min-pixels and --max-pixels must be 0 or more, got {self.min_pixels} and {self.max_pixels}"
+            )
         where = model_of(model)
         refuse_unreachable(where)
         return load(
@@ -92,6 +110,22 @@ class Data:
             skip_refused=self.skip_refused,
             tell=lambda line: print(line, file=sys.stderr),
         )
+
+
+def held_out(source: Source, split: Split, number: int, *, seed: int) -> list[Scene]:
+    """The first `number` questions of a split; where there are fewer, that is said on standard error.
+
+    Raises:
+        UserError: fewer than one is asked for, or the data has none in this split.
+    """
+    import sys
+
+    if number < 1:
+        raise UserError(f"--number must be at least 1, got {number}")
+    scenes = source.held_out(split, number, seed=seed)
+    if len(scenes) < number:
+        print(f"the {split} split has {len(scenes)} of the {number} questions: all of them are taken", file=sys.stderr)
+    return scenes
 
 
 def use(threads: int | None) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from vergence.commands.given import Data, Loading, asked_as, model_of, printable, trained_as
+from vergence.commands.given import Data, Loading, asked_as, held_out, model_of, printable, trained_as
 from vergence.report.table import print_json
 from vergence.types import Erase, Scene, UserError, Wording
 
@@ -86,19 +86,23 @@ def look(
         split: Of --scenes: tune to choose by, report for what one publishes.
         number: Questions of --scenes.
         by: The statistic that colours the tokens.
-        out: Write a page to this file: images, views and tokens with every statistic; it opens from disk.
+        out: Write a page to this file, new or such a page: images, views, tokens with every statistic; opens from disk.
         json: Print one line of JSON.
     """
+    from vergence.evaluate.kept import refuse_unwritable
     from vergence.evaluate.looking import look as look_at
     from vergence.evaluate.looking import sentence
     from vergence.report.coloured import scale_of
+    from vergence.report.template import refuse_others
     from vergence.train.display import counting
 
     where = model_of(model)
     trained = trained_as(where)
     how = asking.of(model, trained)
-    _refuse_folder(out)
-    scenes = _asked(question, image, gold, lambda: data.open(trained).held_out(split, number, seed=asking.seed))
+    if out is not None:
+        refuse_others(out)
+        refuse_unwritable(out)
+    scenes = _asked(question, image, gold, lambda: held_out(data.open(trained), split, number, seed=asking.seed))
     policy = loading.load(model)
     with counting("questions") as told:
         records = look_at(policy, scenes, response=response, step=step_of(where), watch=told, **how)
@@ -121,25 +125,19 @@ def _write(out: Path, model: str, records: list[Record], scenes: list[Scene]) ->
     print(f"written to {out}", file=sys.stderr)
 
 
-def _refuse_folder(out: Path | None) -> None:
-    """Raise a UserError if what is to be written is a folder."""
-    if out is not None and out.is_dir():
-        raise UserError(f"--out {out} is a folder; give the name of a file in it")
-
-
 def _asked(question: str, image: tuple[Path, ...], gold: str, held_out: Callable[[], list[Scene]]) -> list[Scene]:
     """The user's own question, or held-out ones.
 
     Raises:
         UserError: there is a question without an image or the other way round, or nothing is asked.
     """
-    from vergence.commands.trying import _scene
+    from vergence.commands.trying import scene_of_user
 
     if bool(question.strip()) != bool(image):
         missing = "--image" if question.strip() else "--question"
         raise UserError(f"{missing} is missing: give both, or neither to have questions of --scenes answered")
     if image:
-        return [_scene(question, image, (), {"text": gold, "kind": None, "tolerance": 0.0})]
+        return [scene_of_user(question, image, (), {"text": gold, "kind": None, "tolerance": 0.0})]
     if gold:
         raise UserError("--gold belongs to a --question of your own; those of --scenes have their answers")
     scenes = [scene for scene in held_out() if scene.images]
@@ -212,21 +210,22 @@ def tokens(
         out: Write one JSON line per response, with every token's scores, to this file, which must not be there.
         json: Print one line of JSON.
     """
+    from vergence.evaluate.kept import refuse_unwritable
     from vergence.report.finding import print_found
 
     if not models:
         raise UserError("name at least one model or run folder")
-    if out is not None and out.exists():
-        raise UserError(f"--out {out} is there already; give another file")
-    if number < 1:
-        raise UserError(f"--number must be at least 1, got {number}")
+    if out is not None:
+        if out.exists():
+            raise UserError(f"--out {out} is there already; give another file")
+        refuse_unwritable(out)
     masked, done, found = Erase(fraction, cell), {}, []
     for name, where in [one for model in models for one in checkpoints_of(model, steps)]:
         trained = trained_as(where) or trained_as(model_of(name))
         how = {**asking.of(name, trained), "masked": masked, "derived": derived}
         key = (str(where), *how.values(), data.scenes)
         if key not in done:  # several runs may have begun with the same model
-            scenes = data.open(trained).held_out(split, number, seed=asking.seed)
+            scenes = held_out(data.open(trained), split, number, seed=asking.seed)
             done[key] = _measured(name, where, loading, scenes, how, grounding, out)
         found.append({**done[key], "model": name})
     if json:
@@ -261,12 +260,13 @@ def _measured(
     from vergence.audit.grounding import grounded
     from vergence.audit.tokens import GROUPS, estimates, perception_tokens
     from vergence.train.display import counting
+    from vergence.train.run import telling_of_space
 
     policy, step = loading.load(str(where)), step_of(where)
     with counting(f"{name}, step {step}: questions") as told:
         records = perception_tokens(policy, scenes, watch=told, **how)
     if out is not None:
-        with out.open("a") as file:
+        with telling_of_space(out), out.open("a") as file:
             file.writelines(dumps({"model": name, "step": step, **record}) + "\n" for record in records)
     groups = {group: [record for record in records if among(record)] for group, among in GROUPS.items()}
     found = {

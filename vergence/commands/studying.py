@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Set
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -63,14 +64,14 @@ def study(
     from vergence.train.display import counting
 
     crossing = {"recipe": recipe, "methods": methods, "controls": controls, "set": set, "sweep": sweep}
-    named = "tiny" if tiny else plan
+    named = {plan, "tiny" if tiny else ""} - {""}
     chosen = _planned(named, crossing, steps) if named else _crossed(**crossing, steps=steps, seconds=seconds)
-    given = {"seeds": seeds, "seconds": seconds, "questions": questions}
-    chosen = replace(chosen, **{name: value for name, value in given.items() if value})
+    given = {"seeds": seeds or None, "seconds": seconds or None, "questions": questions}
+    chosen = replace(chosen, **{name: value for name, value in given.items() if value is not None})
     tell = partial(print, file=sys.stderr)
     tell(f"{len(chosen.arms)} arms x {len(chosen.seeds)} seeds: {', '.join(chosen.names)}")
     with counting("seconds of training" if chosen.seconds else "steps") as told:
-        outcome = run(chosen, out, cores=cores or _cores(), tell=tell, told=told, run_missing=not reprint)
+        outcome = run(chosen, out, cores=_cores(cores), tell=tell, told=told, run_missing=not reprint)
     _print(outcome, chosen, json=json)
     if outcome.failures:
         names = ", ".join(one.name for one in outcome.failures)
@@ -96,10 +97,13 @@ def _print(outcome: Outcome, plan: Plan, *, json: bool) -> None:
     print("\n\n".join([*told, f"written: {', '.join(map(str, outcome.files))}"]))
 
 
-def _planned(name: str, crossing: dict, steps: int | None) -> Plan:
+def _planned(named: Set[str], crossing: dict, steps: int | None) -> Plan:
     """A plan by its name, which nothing that names arms goes with."""
     from vergence.studies.plans import PLANS
 
+    name, *another = sorted(named)
+    if another:
+        raise UserError(f"--tiny is a plan, and --plan {name} another: give one of them")
     usual = {"recipe": "demo", "methods": (), "controls": (), "set": (), "sweep": ()}
     other = [f"--{option}" for option, value in crossing.items() if value != usual[option]]
     other += ["--steps"] if steps is not None else []
@@ -133,6 +137,8 @@ def _crossed(
     return Plan(arms=arms, seeds=(0, 1, 2, 3, 4), seconds=seconds)
 
 
-def _cores() -> int:
-    """The cores that this process may use."""
+def _cores(given: int | None) -> int:
+    """As many as were given, else the cores that this process may use."""
+    if given is not None:
+        return given
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

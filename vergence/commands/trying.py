@@ -51,7 +51,7 @@ def ask(
     """
     from vergence.evaluate.suite import answer, conditions
 
-    scene = _scene(question, image, choices, {"text": gold, "kind": kind, "tolerance": tolerance})
+    scene = scene_of_user(question, image, choices, {"text": gold, "kind": kind, "tolerance": tolerance})
     trained = trained_as(model_of(checkpoint))
     wording, max_tokens = asked_as(trained, wording, max_tokens, "short" if checkpoint == "seedling" else "think")
     how = {"seed": seed, "temperature": temperature, "max_tokens": max_tokens, "wording": wording}
@@ -68,8 +68,8 @@ def ask(
         _tell(reply)
 
 
-def _scene(question: str, image: tuple[Path, ...], choices: tuple[str, ...], gold: dict[str, Any]) -> Scene:
-    """What is asked.
+def scene_of_user(question: str, image: tuple[Path, ...], choices: tuple[str, ...], gold: dict[str, Any]) -> Scene:
+    """The user's own question as a scene.
 
     Raises:
         UserError: the question is empty, a file is not there or no picture, or the gold answer cannot be read.

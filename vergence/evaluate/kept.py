@@ -23,8 +23,15 @@ def beside(path: Path | None, ending: str) -> Path | None:
 
     >>> str(beside(Path("a/mine.jsonl"), BLIND))
     'a/mine-blind.jsonl'
+
+    Raises:
+        UserError: it is no name of a file.
     """
-    return path and path.with_name(f"{path.stem}{ending}{path.suffix or '.jsonl'}")
+    if path is None:
+        return None
+    if not path.name:
+        raise UserError(f"{path} is a folder; give --out a file")
+    return path.with_name(f"{path.stem}{ending}{path.suffix or '.jsonl'}")
 
 
 def begun(path: Path, scenes: Sequence[Scene], how: Mapping[str, Any], *, chunk: int) -> list[Record]:
@@ -88,6 +95,22 @@ def _refuse(path: Path, name: str, old: Any, new: Any) -> None:
         f"{path} holds answers that were asked for otherwise: {name} is {old!r} there and {new!r} now; "
         f"give another --out, or move that file away"
     )
+
+
+def refuse_unwritable(path: Path) -> None:
+    """Raise if a file cannot be written here, before hours go into what it shall hold. Nothing is left behind.
+
+    Raises:
+        UserError: it cannot.
+    """
+    made = [one for one in (path, *path.parents) if not one.exists()]
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.open("a").close()
+        for one in made:
+            one.unlink() if one == path else one.rmdir()
+    except OSError as error:
+        raise UserError(f"cannot write to {path}: {error.strerror}; give another --out") from error
 
 
 def appending(path: Path | None) -> Keep:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from vergence.evaluate.asked import image_sha, level_of
+from vergence.evaluate.kept import refuse_unwritable
 from vergence.rewards.verify import VERSION
 from vergence.rollout.render import WORDINGS, put, words
 from vergence.train.run import read_lines, telling_of_space
@@ -114,13 +115,14 @@ def _row(index: int, scene: Scene, shas: list[str], how: Putting) -> dict[str, A
 
 
 def refuse_filled(folder: Path) -> None:
-    """Raise unless `folder` is missing or empty.
+    """Raise unless `folder` is missing or empty, and can be written to.
 
     Raises:
-        UserError: something is there; nothing is written over.
+        UserError: something is there, and nothing is written over; or it cannot be written to.
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"{folder} is not an empty folder, and nothing is written over; give another --out")
+    refuse_unwritable(folder / SETTINGS)
 
 
 def read_questions(folder: Path) -> tuple[Putting, list[dict[str, Any]]]:

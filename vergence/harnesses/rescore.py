@@ -115,7 +115,7 @@ def read_answers(file: Path, how: Putting) -> Iterator[Said]:
     for number, row in enumerate(_rows(file), 1):
         try:
             yield from _of_lmms_eval(row) if "prediction" not in row else _of_vlmevalkit(row)
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise UserError(
                 f"{file}, row {number} is no answer of lmms-eval (--log_samples) or of VLMEvalKit "
                 f"({type(error).__name__}: {str(error)[:80]})"
@@ -132,9 +132,12 @@ def _rows(file: Path) -> Iterator[Mapping[str, Any]]:
                 csv.field_size_limit(MOST_CHARACTERS)
                 yield from csv.DictReader(text, delimiter="\t")
             elif file.suffix == ".json":
-                yield from json.load(text)
+                rows = json.load(text)
+                yield from rows if isinstance(rows, list) else [rows]
             else:
                 yield from (json.loads(line) for line in text if line.strip())
+    except UserError:
+        raise
     except (OSError, ValueError, RecursionError, csv.Error) as error:
         raise UserError(f"{file} cannot be read: {error}; export it from the harness again") from error
 
@@ -160,13 +163,20 @@ def _of_vlmevalkit(row: Mapping[str, Any]) -> Iterator[Said]:
     text = row["prediction"]
     asked = row.get("question")
     text = "" if text is None or text != text else str(text)
-    yield Said(int(row["item"]), int(row["sample"]), text, asked if isinstance(asked, str) else "")
+    yield Said(_whole(row["item"]), _whole(row["sample"]), text, asked if isinstance(asked, str) else "")
 
 
 def _of_lmms_eval(row: Mapping[str, Any]) -> Iterator[Said]:
     answers = row["resps"] if "resps" in row else row["filtered_resps"]
     for sample, text in enumerate(_flat(answers)):
-        yield Said(int(row["doc_id"]), sample, text, str(row.get("target", "")))
+        yield Said(_whole(row["doc_id"]), sample, text, str(row.get("target", "")))
+
+
+def _whole(value: Any) -> int:
+    """A whole number as files spell it, 3, 3.0 or "3"; nothing else is rounded to one."""
+    if isinstance(value, bool) or (isinstance(value, float) and not value.is_integer()):
+        raise ValueError(f"{value!r} is no whole number")
+    return int(value)
 
 
 def _flat(answers: Any) -> Iterator[str]:

@@ -61,7 +61,7 @@ class Plan:
     def __post_init__(self) -> None:
         _require(len(self.arms) > 0, "an arm", "--methods")
         _require(len(self.seeds) > 0, "a seed", "--seeds")
-        _require(min(self.questions, self.samples) > 0, "a question, and an answer to it", "--questions, --samples")
+        _require(min(self.questions, self.samples) > 0, "a question, and an answer to it", "--questions")
         _require(isfinite(self.seconds) and self.seconds >= 0 <= self.elsewhere, "seconds and questions of 0 or more")
         twice = [name for name in self.names if self.names.count(name) > 1]
         if twice or len(set(self.seeds)) < len(self.seeds):

@@ -75,7 +75,7 @@ def _mark(axes: Axes, one: Estimate, at: int, colour: str, *, full: bool) -> Non
 
 def _finish(axes: Axes, names: list[str]) -> None:
     axes.set_yticks(range(len(names)), names, fontsize=8)
-    axes.set_ylim(len(names) - 0.5, -0.5)
+    axes.set_ylim(max(1, len(names)) - 0.5, -0.5)  # one arm alone has no differences to draw
     axes.tick_params(length=0)
     axes.grid(axis="x", color=RULE, linewidth=0.7)
     axes.set_axisbelow(True)

@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
+from vergence.evaluate.kept import refuse_unwritable
 from vergence.studies.arms import Plan, started, starting
 from vergence.studies.cost import trained_seconds
 from vergence.studies.one import Job, to_json
@@ -190,10 +191,11 @@ def alone(out: Path) -> Iterator[None]:
     """No two studies at work in one folder.
 
     Raises:
-        UserError: there is one.
+        UserError: there is one, or nothing can be written there.
     """
     import fcntl
 
+    refuse_unwritable(out / ".lock")
     out.mkdir(parents=True, exist_ok=True)
     with (out / ".lock").open("w") as file:
         try:
