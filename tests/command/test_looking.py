@@ -110,6 +110,7 @@ def test_a_folder_or_a_file_that_is_there_is_not_written_over(asked, tmp_path, c
     assert "no page of ours" in error
     assert (tmp_path / "kept.jsonl").read_text() == "mine"
     assert [called(capsys, *given, tmp_path / "page.html")[0] for _ in range(2)] == [0, 0]  # its own page is its own
+    assert "on the picture" in (tmp_path / "page.html").read_text()  # the sentence of an only response
     status, _, error = called(capsys, "tokens", "seedling", "--number", 1, "--out", tmp_path / "kept.jsonl")
     assert status == 2
     assert (tmp_path / "kept.jsonl").read_text() == "mine"

@@ -112,16 +112,17 @@ def look(
     else:
         _tell(records, scale)
     if out is not None:
-        _write(out, model, records, scenes)
+        _write(out, model, records, scenes, by)
 
 
-def _write(out: Path, model: str, records: list[Record], scenes: list[Scene]) -> None:
-    """The page; where it is goes to standard error, beside any JSON."""
-    from vergence.evaluate.looking import SHOWS
+def _write(out: Path, model: str, records: list[Record], scenes: list[Scene], by: str) -> None:
+    """The page, with the sentence of an only response on top; where it is goes to standard error, beside any JSON."""
+    from vergence.evaluate.looking import SHOWS, sentence
     from vergence.report.looks import write_looks
 
     title = f"What {printable(Path(model).name or model)} looks at"
-    write_looks(out, title, records, {scene.key: scene for scene in scenes}.__getitem__, SHOWS)
+    about = sentence(records[0], by) if len(records) == 1 else ""
+    write_looks(out, title, records, {scene.key: scene for scene in scenes}.__getitem__, SHOWS, about=about)
     print(f"written to {out}", file=sys.stderr)
 
 
