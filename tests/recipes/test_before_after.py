@@ -6,6 +6,7 @@ import pytest
 
 from vergence.recipes import before_after as procedure
 from vergence.recipes import recipe
+from vergence.report.headline import headline
 from vergence.train.run import read_lines
 from vergence.types import UserError
 
@@ -39,6 +40,9 @@ def test_it_answers_trains_answers_again_and_reports(tmp_path, monkeypatch):
         assert len(records) == 16
         assert told[shown] == pytest.approx(sum(record["status"] == "right" for record in records) / 16)
     assert "Before and after" in (tmp_path / "run" / "report.html").read_text()
+    overall, *worlds = headline(tmp_path / "run").accuracy  # one number has one interval, wherever it is printed
+    shown = [(row.before, row.after, row.difference) for row in (*worlds, overall)]
+    assert [(row.before, row.after, row.difference) for row in outcome.rows] == shown
 
 
 def test_what_cannot_be_trained_is_told_and_nothing_is_written(tmp_path):

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from vergence.evaluate.interval import bootstrap
+from vergence.evaluate.counted import tables
 from vergence.evaluate.kept import AGAINST
-from vergence.evaluate.suite import Record, by_question
+from vergence.evaluate.suite import Record
 from vergence.train.card import Number, card, code, numbers_of, put
 from vergence.train.checkpoint import latest, step_of
 from vergence.train.config import load_config
@@ -32,9 +32,8 @@ def _answered(folder: Path) -> Iterator[Number]:
             continue
         records = list(read_lines(path))
         if records:
-            score = by_question(records)
-            one = bootstrap(score)
-            yield Number(code(path.stem), one.mean, one.low, one.high, one.n, _how(records, len(records) / len(score)))
+            one = tables(records)["overall"].accuracy
+            yield Number(code(path.stem), one.mean, one.low, one.high, one.n, _how(records, len(records) / one.n))
 
 
 def _how(records: Sequence[Record], samples: float) -> str:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from vergence.evaluate.interval import Estimate, bootstrap, paired_difference
+from vergence.evaluate.compare import compare
+from vergence.evaluate.counted import tables
+from vergence.evaluate.interval import Estimate
 from vergence.evaluate.measured import renew_card
-from vergence.evaluate.suite import Record, accuracy, by_question, by_world, perception_errors, write_records
+from vergence.evaluate.suite import Record, accuracy, by_world, perception_errors, write_records
 from vergence.evaluate.tune import answering, tune_evaluation
 from vergence.report.page import report
 from vergence.scenes.embedded import guess_accuracy
@@ -89,23 +91,26 @@ def before_after(
     report(out, source=source)
     guess = guess_accuracy(scenes)
     guess["overall"] = sum(guess[scene.world] for scene in scenes) / len(scenes)
+    return Outcome(_rows(before, after, blind, guess), time.perf_counter() - since, out)
+
+
+def _rows(before: list[Record], after: list[Record], blind: list[Record], guess: Mapping[str, float]) -> list[Row]:
+    """A row for each world, then "overall", with the intervals that `vergence eval` and the page print."""
     parts = [{**by_world(records), "overall": records} for records in (before, after, blind)]
-    rows = [_row(world, *(part[world] for part in parts), guess[world]) for world in parts[0]]
-    return Outcome(rows, time.perf_counter() - since, out)
-
-
-def _row(world: str, before: list[Record], after: list[Record], blind: list[Record], guess: float) -> Row:
-    first, second = by_question(before), by_question(after)
-    return Row(
-        world,
-        bootstrap(first),
-        bootstrap(second),
-        paired_difference(first, second),
-        accuracy(blind),
-        guess,
-        perception_errors(before),
-        perception_errors(after),
-    )
+    first, second, differences = tables(before), tables(after), compare(before, after)
+    return [
+        Row(
+            world,
+            first[world].accuracy,
+            second[world].accuracy,
+            differences[world].difference,
+            accuracy(parts[2][world]),
+            guess[world],
+            perception_errors(parts[0][world]),
+            perception_errors(parts[1][world]),
+        )
+        for world in parts[0]
+    ]
 
 
 def as_json(outcome: Outcome) -> dict[str, Any]:
