@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from vergence.evaluate.counted import tables
+from vergence.evaluate.accelerated import stratified
 from vergence.evaluate.kept import AGAINST
-from vergence.evaluate.suite import Record
+from vergence.evaluate.suite import Record, by_question, by_world
 from vergence.train.card import Number, card, code, numbers_of, put
 from vergence.train.checkpoint import latest, step_of
 from vergence.train.config import load_config
@@ -32,7 +32,8 @@ def _answered(folder: Path) -> Iterator[Number]:
             continue
         records = list(read_lines(path))
         if records:
-            one = tables(records)["overall"].accuracy
+            worlds = by_world([{"world": ""} | record for record in records])  # an older file may not say
+            one = stratified({str(at): by_question(those) for at, those in enumerate(worlds.values())})
             yield Number(code(path.stem), one.mean, one.low, one.high, one.n, _how(records, len(records) / one.n))
 
 
