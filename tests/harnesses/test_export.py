@@ -289,9 +289,11 @@ def test_without_a_tokenizer_truncation_is_left_out_and_told(folder):
 
 def rows_of(folder: Path) -> list[dict[str, str]]:
     (path,) = folder.glob("*.tsv")
-    csv.field_size_limit(2**24)
+    before = csv.field_size_limit(2**24)
     with path.open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file, delimiter="\t"))
+        rows = list(csv.DictReader(file, delimiter="\t"))
+    csv.field_size_limit(before)
+    return rows
 
 
 def test_the_table_holds_each_question_once_for_each_answer(folder):

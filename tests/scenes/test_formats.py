@@ -4,6 +4,7 @@ import base64
 import csv
 import json
 from collections.abc import Callable
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -184,7 +185,9 @@ def test_a_file_that_is_no_parquet_says_so(tmp_path):
         read(path)
 
 
-def test_cells_that_are_malformed_are_refused_and_the_others_read(tmp_path):
+@pytest.mark.parametrize("limit", [2**17, 2**24, 100])
+def test_cells_that_are_malformed_are_refused_and_the_others_read(limit, tmp_path, request):
+    request.addfinalizer(partial(csv.field_size_limit, csv.field_size_limit(limit)))  # other packages change it
     head = b"question,answer\n"
     (tmp_path / "a.csv").write_bytes(
         head
@@ -210,6 +213,7 @@ def test_cells_that_are_malformed_are_refused_and_the_others_read(tmp_path):
         open_source(str(tmp_path / "b.csv"), ())
     (tmp_path / "c.csv").write_text("question;answer\nIs it 2,5?;2,5\n")
     assert read(tmp_path / "c.csv").scene("c/2").question == "Is it 2,5?"
+    assert csv.field_size_limit() == limit
 
 
 # ---------------------------------------------------------------------------------------------- folders and splits

@@ -5,12 +5,14 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from vergence.harnesses.questions import Putting, counter, gold_of, read_questions, seen_first
 from vergence.rewards.rows import ACCURACY
 from vergence.rewards.verify import verify_all
+from vergence.scenes.cells import within
 from vergence.train.run import about_gold
 from vergence.types import UserError
 
@@ -129,8 +131,10 @@ def _rows(file: Path) -> Iterator[Mapping[str, Any]]:
             return
         with file.open(encoding="utf-8-sig", newline="") as text:
             if file.suffix == ".tsv":
-                csv.field_size_limit(MOST_CHARACTERS)
-                yield from csv.DictReader(text, delimiter="\t")
+                table = csv.DictReader(text, delimiter="\t")
+                with suppress(StopIteration):
+                    while True:
+                        yield within(MOST_CHARACTERS, table)
             elif file.suffix == ".json":
                 rows = json.load(text)
                 yield from rows if isinstance(rows, list) else [rows]

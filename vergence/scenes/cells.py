@@ -7,13 +7,18 @@ import csv
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TypeVar
 
 from vergence.scenes.tables import Entry, Fields, Refused, unread
 from vergence.types import UserError
 
+T = TypeVar("T")
+
 MOST_BYTES = 2**24
 """Of a line: 16 MiB."""
+
+MOST_CHARACTERS = 2**17
+"""Of a value; the limit that Python's csv has when nobody has changed it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +44,7 @@ class Cells:
             while True:
                 at, number = lines.at, lines.number + 1
                 try:
-                    cells = next(reader)
+                    cells = within(MOST_CHARACTERS, reader)
                 except StopIteration:
                     return
                 except csv.Error as reason:  # a quote that is not closed swallows the lines after it
@@ -55,14 +60,16 @@ class Cells:
         with Path(self.file).open("rb") as file:
             names = self._names(self._reader(_Lines(file)))
             file.seek(at)
-            return self._fields(names, next(self._reader(_Lines(file))), 0)
+            return self._fields(names, within(MOST_CHARACTERS, self._reader(_Lines(file))), 0)
 
     def _reader(self, lines: _Lines) -> Iterator[list[str]]:
         return csv.reader(lines, delimiter=self.separator, strict=True)
 
     def _names(self, reader: Iterator[list[str]]) -> list[str]:
         try:
-            names = [name.strip() for name in next(reader, [])]
+            names = [name.strip() for name in within(MOST_CHARACTERS, reader)]
+        except StopIteration:
+            names = []
         except csv.Error as reason:
             raise UserError(f"cannot be read ({reason}); its first line must name the columns") from reason
         if "\0" in "".join(names) or not _is_utf8(names):
@@ -82,6 +89,28 @@ class Cells:
 
     def _refuse(self, number: int, reason: str, remedy: str) -> Refused:
         return Refused(self.file, number, "", reason, remedy, "line")
+
+
+def within(characters: int, rows: Iterator[T]) -> T:
+    """The next row of a `csv.reader` whose values have so many characters at most.
+
+    csv keeps its limit for the whole process, and other packages raise it; so it is set for this row and put back.
+
+    >>> within(3, csv.reader(["a,bcd"]))
+    ['a', 'bcd']
+    >>> within(3, csv.reader(["abcd"]))
+    Traceback (most recent call last):
+    _csv.Error: field larger than field limit (3)
+
+    Raises:
+        StopIteration: there is none.
+        csv.Error: it cannot be read.
+    """
+    before = csv.field_size_limit(characters)
+    try:
+        return next(rows)
+    finally:
+        csv.field_size_limit(before)
 
 
 def separator_of(path: Path) -> str:
