@@ -9,6 +9,7 @@ import torch
 
 import vergence.train.loop as loop
 import vergence.train.parts as parts_module
+import vergence.train.rounds as rounds
 from vergence.objectives import CONTROLS, METHODS, method
 from vergence.rewards.reasoner import ReasonerDown
 from vergence.train.ask import MOST_DRAWS, ask
@@ -89,8 +90,8 @@ def test_blind_training_shows_no_image(tmp_path, monkeypatch):
         shown.extend(prompt.pixels for prompt in prompts["image"])
         return prompts
 
-    render = loop.render_views
-    monkeypatch.setattr(loop, "render_views", look)
+    render = rounds.render_views
+    monkeypatch.setattr(rounds, "render_views", look)
     train(replace(TINY, method="grpo+blind", steps=1), tmp_path / "run")
     assert shown
     assert all((pixels == pixels[0]).all() for pixels in shown)
@@ -168,17 +169,17 @@ def test_a_reasoner_that_is_down_costs_no_finished_rollout(tmp_path, monkeypatch
 def test_whatever_ends_a_run_it_keeps_what_is_finished(tmp_path, monkeypatch):
     """Scenes that run out in a later round, a reasoner that is down in an evaluation: the steps before are saved."""
     config = replace(TINY, method="grpo", steps=6)
-    asks = loop.ask
+    asks = rounds.ask
 
     def runs_out(parts, round_, position):
         if round_ == 1:
             raise UserError("nothing left that differs")
         return asks(parts, round_, position)
 
-    monkeypatch.setattr(loop, "ask", runs_out)
+    monkeypatch.setattr(rounds, "ask", runs_out)
     with pytest.raises(UserError, match="nothing left"):
         train(config, tmp_path / "asked")
-    monkeypatch.setattr(loop, "ask", asks)
+    monkeypatch.setattr(rounds, "ask", asks)
     train(config, tmp_path / "asked", resume=True)
     assert_healthy(tmp_path / "asked", 6)
 
@@ -199,7 +200,7 @@ def test_a_view_that_changes_nothing_this_once_is_let_through(tmp_path):
     scenes = parts.source.train(0, 1, seed=0)
     same = 0
     for round_ in range(12):
-        prompts = loop.render_views(parts, scenes, round_, {})
+        prompts = rounds.render_views(parts, scenes, round_, {})
         same += torch.equal(prompts["masked"][0].pixels, prompts["image"][0].pixels)
     assert same > 0
 
@@ -232,8 +233,8 @@ def test_a_gated_view_is_spent_on_what_it_trains_alone(tmp_path, monkeypatch):
     monkeypatch.setattr(parts.scorer, "_look", counted)
     prompts, pending = None, None
     asked = ask(parts, 0, 0)
-    prompts = loop.render_views(parts, [rollout.scene for rollout in asked.rollouts[::4]], 0, {})
-    pending = loop.freeze_round(parts, asked.rollouts, prompts)
+    prompts = rounds.render_views(parts, [rollout.scene for rollout in asked.rollouts[::4]], 0, {})
+    pending = rounds.freeze_round(parts, asked.rollouts, prompts)
     through = int((pending.batch.advantage_B > 0).sum())
     assert 0 < through < 16
     assert seen == {"anchor": through, "kept": 0, "removed": through}
@@ -244,8 +245,9 @@ def test_a_gated_view_is_spent_on_what_it_trains_alone(tmp_path, monkeypatch):
 def test_a_fresh_selection_is_read_before_every_step(tmp_path, monkeypatch):
     config = replace(TINY, method="cppo", options={"fresh": "yes"}, watch_every=0)
     counted = []
-    freeze = loop.freeze
-    monkeypatch.setattr(loop, "freeze", lambda *args, **kwargs: counted.append(1) or freeze(*args, **kwargs))
+    freeze = rounds.freeze
+    for module in (loop, rounds):
+        monkeypatch.setattr(module, "freeze", lambda *args, **kwargs: counted.append(1) or freeze(*args, **kwargs))
     train(config, tmp_path / "fresh")
     assert len(counted) == 2  # one for the round, and one before its second step
     train(replace(config, options={}), tmp_path / "frozen")
@@ -255,7 +257,7 @@ def test_a_fresh_selection_is_read_before_every_step(tmp_path, monkeypatch):
 def test_chance_of_a_token_is_nobodys_but_its_own(tmp_path):
     parts = assemble(replace(TINY, method="grpo"), tmp_path)
     asked = ask(parts, 0, 0)
-    batch, some = (loop.collate(rollouts, 4) for rollouts in (asked.rollouts, asked.rollouts[:4]))
+    batch, some = (rounds.collate(rollouts, 4) for rollouts in (asked.rollouts, asked.rollouts[:4]))
     assert torch.equal(batch.chance_BT[:4, : some.chance_BT.shape[1]], some.chance_BT)
     assert 0.4 < batch.chance_BT[batch.mask_BT].mean() < 0.6
 

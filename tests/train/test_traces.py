@@ -13,7 +13,7 @@ from vergence.models.policy import load
 from vergence.models.reader import Reader
 from vergence.objectives.terms import CAPPED
 from vergence.scoring.naive import Naive
-from vergence.train import loop, traces, watch
+from vergence.train import loop, rounds, traces, watch
 from vergence.train.ask import ask
 from vergence.train.config import Config
 from vergence.train.parts import WATCHED, assemble
@@ -32,8 +32,8 @@ def cppo(tmp_path_factory):
     parts = assemble(config, tmp_path_factory.mktemp("run"))
     asked = ask(parts, 0, 0)
     scenes = [rollout.scene for rollout in asked.rollouts[::4]]
-    prompts = loop.render_views(parts, scenes, 0, watch.watching(parts.config, 0))
-    pending = loop.freeze_round(parts, asked.rollouts, prompts)
+    prompts = rounds.render_views(parts, scenes, 0, watch.watching(parts.config, 0))
+    pending = rounds.freeze_round(parts, asked.rollouts, prompts)
     stats = watch.looked(parts, pending.batch, prompts)
     found = list(traces.traces(parts, asked.rollouts, scenes, pending, stats, round_=0, step=1))
     return parts, asked.rollouts, pending, prompts, found
@@ -143,7 +143,7 @@ def test_views_and_reshaped_advantages_by_method(tmp_path):
 def test_traces_change_no_number(tmp_path, monkeypatch):
     config = replace(TINY, method="papo")
     loop.train(config, tmp_path / "with")
-    monkeypatch.setattr(loop, "traces", lambda *args, **kwargs: [])
+    monkeypatch.setattr(rounds, "traces", lambda *args, **kwargs: [])
     loop.train(config, tmp_path / "without")
     for file in (*FILES[:2], "checkpoints/step-000001/model.safetensors"):
         assert (tmp_path / "with" / file).read_bytes() == (tmp_path / "without" / file).read_bytes()

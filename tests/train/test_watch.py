@@ -9,7 +9,7 @@ import torch
 from laws.cases import make
 
 from vergence.objectives import method
-from vergence.train import loop, watch
+from vergence.train import loop, rounds, watch
 from vergence.train.ask import ask
 from vergence.train.config import Config
 from vergence.train.parts import assemble
@@ -72,8 +72,8 @@ def frozen_round(name, tmp_path, **options):
     parts = assemble(replace(TINY, method=name, options=options), tmp_path)
     asked = ask(parts, 0, 0)
     scenes = [rollout.scene for rollout in asked.rollouts[::4]]
-    prompts = loop.render_views(parts, scenes, 0, watch.watching(parts.config, 0))
-    return parts, loop.freeze_round(parts, asked.rollouts, prompts), prompts
+    prompts = rounds.render_views(parts, scenes, 0, watch.watching(parts.config, 0))
+    return parts, rounds.freeze_round(parts, asked.rollouts, prompts), prompts
 
 
 def test_the_gradient_ratio_grows_with_the_coefficient_and_leaves_no_gradient(tmp_path):

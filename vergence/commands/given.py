@@ -168,7 +168,7 @@ def trained_as(model: str | Path) -> Config | None:
     where = Path(model) / "trainer" / "config.yaml"
     if not where.is_file():
         return None
-    from vergence.train.config import load_config
+    from vergence.train.written import load_config
 
     return load_config(where)
 

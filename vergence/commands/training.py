@@ -62,7 +62,8 @@ def demo(
 def train(arguments: Sequence[str]) -> None:
     """Train by a recipe, any field of which can be replaced."""
     from vergence.recipes import recipe
-    from vergence.train.config import Config, load_config
+    from vergence.train.config import Config
+    from vergence.train.written import load_config
 
     # the recipe and the method decide the defaults of all other options, so they are looked up first
     name = arguments[0] if arguments and not arguments[0].startswith("-") else None

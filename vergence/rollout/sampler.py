@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
 from vergence import chance
-from vergence.models.policy import Reader
+from vergence.models.policy import Policy, Reader
 from vergence.rewards.judge import Judge
 from vergence.rewards.overlong import overlong as penalty
 from vergence.types import Asked, Prompt, Rollout, Sampled, Scene, UserError
@@ -21,6 +21,26 @@ class Sampler(Protocol):
 
     def __call__(self, asked: Sequence[Asked], *, temperature: float, max_tokens: int) -> list[Sampled]:
         """See the class."""
+        ...
+
+
+@runtime_checkable
+class Following(Protocol):
+    """A sampler with weights of its own, which are to be those of the policy in training.
+
+    Nothing else is asked of it than what a `Sampler` is asked; these three are called by who trains.
+    """
+
+    def follow(self, policy: Policy) -> None:
+        """Take the policy's weights, and forget what was kept of the old ones; called before sampling."""
+        ...
+
+    def rest(self) -> None:
+        """Make room on the device; called when sampling is over and training goes on."""
+        ...
+
+    def close(self) -> None:
+        """Stop, and leave nothing running; called once, at the end, whatever the end is."""
         ...
 
 

@@ -26,11 +26,12 @@ from vergence.scenes.source import Embedded, Source
 from vergence.studies import cost, record
 from vergence.train.card import version_of
 from vergence.train.checkpoint import latest, name_of, step_of
-from vergence.train.config import Config, from_yaml
+from vergence.train.config import Config
 from vergence.train.guards import raised
 from vergence.train.loop import train
 from vergence.train.parts import load_policy, open_data
 from vergence.train.run import load_run_config, read_lines
+from vergence.train.written import from_yaml
 from vergence.types import ORIGINAL, Blank, Scene, UserError
 
 PACKAGES = ("vergence", "torch", "transformers", "numpy")

@@ -15,8 +15,9 @@ from typing import Any
 
 from vergence.evaluate.errors import ERRORS
 from vergence.evaluate.suite import Record
-from vergence.train.config import Config, from_yaml
+from vergence.train.config import Config
 from vergence.train.run import read_lines, telling_of_space
+from vergence.train.written import from_yaml
 from vergence.types import UserError
 
 FORMAT = 1

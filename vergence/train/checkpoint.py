@@ -20,10 +20,11 @@ from vergence.models.adapters import is_adapted, load_adapter, save_adapter
 from vergence.models.folder import BROKEN, bars
 from vergence.models.policy import Policy
 from vergence.train.card import card, numbers_of
-from vergence.train.config import Config, to_yaml
+from vergence.train.config import Config
 from vergence.train.data import read_data
 from vergence.train.parts import Parts
 from vergence.train.run import read_lines, telling_of_space
+from vergence.train.written import to_yaml
 from vergence.types import Batch, Stats, UserError
 
 ADAPTER = "adapter.safetensors"

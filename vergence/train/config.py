@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field
 from math import inf
-from pathlib import Path
-from typing import Annotated, Any, Literal, get_args, get_type_hints
+from typing import Annotated, Any, Literal, get_args
 
 import tyro
-import yaml
 
 from vergence.rewards.wire import base_url
 from vergence.scenes.embedded import TRAINED
@@ -109,6 +105,19 @@ class Config:
     """Tokens of one view in one forward pass, padding included. Memory only: the gradient does not depend on it."""
     sample_batch: int = 256
     """Responses that are sampled at once. Memory only: nobody's noise depends on it."""
+    sampler: str = "own"
+    """Who samples: "own" (the policy as it is trained), "vllm" (an engine beside it), or the url of a vLLM server."""
+    sampler_memory: float = 0.4
+    """Share of the GPU's memory for the engine, where "vllm" samples beside the training."""
+    ahead: int = 0
+    """1: the next batch is sampled while this one trains, by weights one batch older; for "vllm" and servers."""
+    correction: Literal["none", "truncate", "mask"] = "none"
+    """Where the trainer's log-probabilities of the responses are not the sampler's: weigh each token's advantage by
+    min(ratio, correction_cap), or by the ratio, and 0 outside [1/cap, cap]."""
+    correction_cap: float = 2.0
+    """See `correction`; 2 is usual."""
+    most_gap: float = 0.0
+    """Stop when sampler and trainer differ by more than so many nats, the mean over tokens. 0: never."""
     lr: float = 1.5e-4
     """Peak learning rate of AdamW. Right for the seedling; 1e-6 is usual at 3B to 7B."""
     warmup: int = 10
@@ -137,6 +146,10 @@ class Config:
     # where it runs
     device: str = "cpu"
     """"cpu", "cuda", "cuda:1", ..."""
+    shards: int = 0
+    """Of several processes, how many share one copy of the weights: 0 is all of them, 1 is plain data parallelism."""
+    offload: bool = False
+    """Keep the weights' shares and the optimizer's state in the CPU's memory between steps; several processes only."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Of the weights as the model computes with them. Updates are made, and kept, in float32 (`train.masters`)."""
 
@@ -163,7 +176,7 @@ class Config:
         _require(self.siblings >= 2, "siblings", "at least 2 (advantages compare siblings)", self.siblings)
         _require(0 < self.temperature < inf, "temperature", "above 0 and finite", self.temperature)
         _require(0 <= self.reasoner_temperature < inf, "reasoner_temperature", "0 or above", self.reasoner_temperature)
-        for name in ("captions", "reasoner"):
+        for name in ("captions", "reasoner", "sampler"):
             if "://" in getattr(self, name):
                 base_url(getattr(self, name))  # before it is written anywhere: it must not hold a key
         _require(0 <= self.tolerance < 1, "tolerance", "in [0, 1)", self.tolerance)
@@ -175,6 +188,11 @@ class Config:
                 self.min_pixels,
             )
         _require(0 < self.lr < 1, "lr", "between 0 and 1", self.lr)
+        _require(0 < self.sampler_memory < 1, "sampler_memory", "between 0 and 1", self.sampler_memory)
+        _require(self.ahead in (0, 1), "ahead", "0 or 1", self.ahead)
+        _require(self.correction_cap >= 1, "correction_cap", "at least 1", self.correction_cap)
+        _require(self.most_gap >= 0, "most_gap", "0 or more", self.most_gap)
+        _require(self.shards >= 0, "shards", "0 or more", self.shards)
         _require(self.clip_norm > 0, "clip_norm", "above 0", self.clip_norm)
         _require(self.weight_decay >= 0, "weight_decay", "0 or more", self.weight_decay)
         _require(all(0 <= beta < 1 for beta in self.betas), "betas", "in [0, 1)", self.betas)
@@ -192,72 +210,6 @@ class Config:
     def steps_per_batch(self) -> int:
         """Optimizer steps that one batch of rollouts serves."""
         return self.parts * self.passes
-
-
-def to_yaml(config: Config) -> str:
-    """The config as text that `from_yaml` reads back to an equal one."""
-    plain = {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(config).items()}
-    return yaml.safe_dump(plain, sort_keys=False)
-
-
-def from_yaml(text: str, where: str = "config.yaml") -> Config:
-    """The config that a text describes.
-
-    >>> from_yaml(to_yaml(Config(seed=7, options={"gamma": "0.1"}))) == Config(seed=7, options={"gamma": "0.1"})
-    True
-    >>> from_yaml("stepz: 3")
-    Traceback (most recent call last):
-    vergence.types.UserError: config.yaml: unknown key 'stepz'; did you mean 'steps'?
-
-    Raises:
-        UserError: not a mapping, an unknown key (the nearest is named), a wrong type or a value out of range.
-    """
-    try:
-        read = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise UserError(f"{where} is not YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(read, Mapping):
-        raise UserError(f"{where} must hold `field: value` lines, not {type(read).__name__}")
-    known = {one.name: one for one in fields(Config)}
-    for name in read:
-        if name not in known:
-            near = difflib.get_close_matches(str(name), known, n=1, cutoff=0.0)[0]
-            raise UserError(f"{where}: unknown key {name!r}; did you mean {near!r}?")
-    return Config(**{name: _convert(name, known[name].type, value, where) for name, value in read.items()})
-
-
-def load_config(path: Path) -> Config:
-    """The config in a file.
-
-    Raises:
-        UserError: no such file, or see `from_yaml`.
-    """
-    if not path.is_file():
-        raise UserError(f"no config at {path}; give the config.yaml of a run folder, or start from a recipe")
-    return from_yaml(path.read_text(), str(path))
-
-
-def _convert(name: str, kind: Any, value: Any, where: str) -> Any:
-    """YAML has no tuples, and reads 1e-4 as text."""
-    try:
-        if kind == "float":
-            return float(value)
-        if kind == "int" and not (isinstance(value, int) and not isinstance(value, bool)):
-            raise ValueError
-        if kind in ("str", "bool") and type(value).__name__ != kind:
-            raise ValueError
-        if kind.startswith("tuple[float"):
-            low, high = value
-            return float(low), float(high)
-        if kind.startswith("tuple[str"):
-            return tuple(str(one) for one in value)
-        if "dict" in kind:
-            return {str(key): str(one) for key, one in value.items()}
-        if kind.startswith("Literal") and value not in get_args(get_type_hints(Config)[name]):
-            raise ValueError
-    except (ValueError, TypeError, AttributeError) as error:
-        raise UserError(f"{where}: {name} must be {kind}, got {value!r}") from error
-    return value
 
 
 def _require(holds: bool, name: str, contract: str, value: Any) -> None:

@@ -5,54 +5,35 @@ from __future__ import annotations
 import signal
 import sys
 import threading
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from vergence.models.policy import Policy
 from vergence.models.sizes import sizes
-from vergence.rollout.collate import collate
 from vergence.rollout.render import render
+from vergence.rollout.sampler import Following
 from vergence.scenes.source import Source
 from vergence.scoring.naive import Prompts
 from vergence.train import checkpoint, data
-from vergence.train.ask import ask, leak_rate, render_views
 from vergence.train.checkpoint import Pending, Standing
 from vergence.train.config import Config
 from vergence.train.context import fitting
 from vergence.train.guards import Watchman
 from vergence.train.memory import HalfUpdated, Longest, Memory, during, there_is
 from vergence.train.parts import Parts, assemble
-from vergence.train.run import RunFolder, read_lines, rollout_records
-from vergence.train.step import accumulate, freeze, reshaped
-from vergence.train.traces import traces
+from vergence.train.rounds import Clock, take_round
+from vergence.train.run import RunFolder, read_lines
+from vergence.train.step import accumulate, freeze
 from vergence.train.verify import verify
-from vergence.train.watch import drift, gradient_ratio, looked, watched, watching
-from vergence.types import ORIGINAL, Metrics, Rollout, UserError, with_advantage
+from vergence.types import ORIGINAL, Metrics, UserError
 
 Evaluate = Callable[[Policy], Mapping[str, float]]
 Watch = Callable[[int, Metrics, float], None]
 """(step, metrics, seconds) after every optimizer step."""
 PROBED = 16
 """Scenes from whose prompts the need of memory is estimated."""
-
-
-class Clock:
-    """Seconds between laps."""
-
-    def __init__(self) -> None:
-        self.laps: dict[str, float] = {}
-        self._since = time.perf_counter()
-
-    def lap(self, name: str) -> None:
-        """Give the time since the last lap to `name`."""
-        now = time.perf_counter()
-        self.laps[name] = self.laps.get(name, 0.0) + now - self._since
-        self._since = now
 
 
 def train(
@@ -87,7 +68,7 @@ def train(
     memory, watch = foreseen(parts, stands.position), guarded(watch, tell, run)
     if stands.step < end:
         tell("\n".join(filter(None, (data.told(data.read_data(run.path)), memory.told()))))
-    with finishing_on_interrupt() as interrupted, keeping, memory.explaining():
+    with closing(parts), finishing_on_interrupt() as interrupted, keeping, memory.explaining():
         while stands.step < end:
             clock, metrics = Clock(), {"step": stands.step + 1}
             if stands.pending is None or prompts is None:
@@ -159,45 +140,6 @@ def foreseen(parts: Parts, position: int) -> Memory:
     return Memory(sizes(parts.policy.model), config, method, longest, keep, there_is(parts.policy.device))
 
 
-def take_round(parts: Parts, run: RunFolder, stands: Standing, clock: Clock) -> tuple[Standing, Prompts, Metrics]:
-    """The batch to train on, its scenes under every view, and what there is to say of them.
-
-    A round that was under way when the run stopped is shown again; otherwise a new one is asked.
-    """
-    round_ = stands.step // parts.config.steps_per_batch
-    if stands.pending is not None:
-        scenes = parts.captioner([parts.source.scene(key) for key in stands.pending.scenes])
-        return stands, render_views(parts, scenes, round_, {}), {}
-    with during("sampling"):
-        asked = ask(parts, round_, stands.position)
-    clock.lap("ask_s")
-    scenes = parts.captioner([rollout.scene for rollout in asked.rollouts[:: parts.config.siblings]])
-    prompts = render_views(parts, scenes, round_, watching(parts.config, round_))
-    with during("scoring"):
-        pending = freeze_round(parts, asked.rollouts, prompts)
-        metrics = asked.metrics | leak_rate(parts, asked.rollouts, scenes) | drift(parts.method, pending.batch)
-        if "watched" in prompts:
-            stats = looked(parts, pending.batch, prompts)
-            metrics |= watched(parts, pending.batch, pending.frozen, stats)
-            metrics |= gradient_ratio(parts, pending.batch, pending.frozen, prompts)
-            traced = traces(parts, asked.rollouts, scenes, pending, stats, round_=round_, step=stands.step + 1)
-            run.append("traces.jsonl", traced)
-    run.append("rollouts.jsonl", rollout_records(stands.step + 1, asked.rollouts, pending.batch.advantage_B))
-    clock.lap("score_s")
-    return Standing(stands.step, asked.position, pending), prompts, metrics
-
-
-def freeze_round(parts: Parts, rollouts: Sequence[Rollout], prompts: Prompts) -> Pending:
-    """The rollouts as a batch with the method's advantages, and what it needs to know at the weights that sampled."""
-    config, method = parts.config, parts.method
-    reward_SG = torch.tensor([rollout.verdict.reward for rollout in rollouts]).view(-1, config.siblings)
-    advantage_B = method.credit(reward_SG).flatten()
-    batch = with_advantage(collate(rollouts, config.siblings), advantage_B).to(parts.policy.device)
-    frozen = freeze(method, batch, parts.scorer, prompts, budget=config.token_budget)
-    keys = tuple(rollout.scene.key for rollout in rollouts[:: config.siblings])
-    return Pending(reshaped(method, batch, frozen, parts.backend), frozen, keys)
-
-
 def update(parts: Parts, pending: Pending, prompts: Prompts, step: int) -> Metrics:
     """One optimizer step on its part of the batch."""
     config, model = parts.config, parts.policy.model
@@ -255,6 +197,16 @@ def is_due(step: int, every: int, config: Config) -> bool:
     [2, 4, 5]
     """
     return every > 0 and (step % every == 0 or step == config.steps)
+
+
+@contextmanager
+def closing(parts: Parts) -> Iterator[None]:
+    """Whatever the end is, nothing of the sampler's is left running."""
+    try:
+        yield
+    finally:
+        if isinstance(parts.sampler, Following):
+            parts.sampler.close()
 
 
 @contextmanager

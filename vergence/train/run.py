@@ -18,7 +18,8 @@ from typing import Any
 from safetensors import SafetensorError
 
 from vergence.rewards.verify import VERSION
-from vergence.train.config import Config, from_yaml, to_yaml
+from vergence.train.config import Config
+from vergence.train.written import from_yaml, to_yaml
 from vergence.types import B, Gold, Rollout, UserError
 
 FILES = ("metrics.jsonl", "rollouts.jsonl", "traces.jsonl", "timings.jsonl")
