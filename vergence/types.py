@@ -440,6 +440,10 @@ class Stats:
         """Those of some of the rollouts."""
         return Stats({key: value_BT[index] for key, value_BT in self.value.items()})
 
+    def to(self, device: torch.device) -> Stats:
+        """The same on another device."""
+        return Stats({key: value_BT.to(device) for key, value_BT in self.value.items()})
+
     def detach(self) -> Stats:
         """The same numbers without gradient."""
         return Stats({key: value_BT.detach() for key, value_BT in self.value.items()})

@@ -120,13 +120,15 @@ def test_a_server_is_sent_the_image_and_the_request(scenes, tmp_path):
     thread.start()
     try:
         captioner = open_captions(url, model="m", seed=3, concurrency=1, max_tokens=5, cache=tmp_path)
-        assert [scene.caption for scene in captioner(scenes)] == [f"{at} cubes" for at in (1, 2, 3, 4)]
+        assert [scene.caption for scene in captioner(scenes)] == [
+            f"{at} cubes" for at in (2, 3, 4, 5)
+        ]  # 1: does it see?
     finally:
         server.shutdown()
         server.server_close()
         thread.join()
-    assert captioner(scenes)[0].caption == "1 cubes"  # kept: the server is gone
-    wanted = server.seen[0]
+    assert captioner(scenes)[0].caption == "2 cubes"  # kept: the server is gone
+    wanted = server.seen[1]
     image, text = wanted["messages"][0]["content"]
     assert image["image_url"]["url"].startswith("data:image/png;base64,")
     assert text["text"] == (

@@ -9,6 +9,7 @@ from transformers import AutoModelForCausalLM, Qwen3ForCausalLM
 
 from vergence import chance
 from vergence.models import reasoner as models
+from vergence.rewards.budget import Budget
 from vergence.rewards.judge import by_reasoner
 from vergence.rewards.reasoner import Question, Reasoner, question
 from vergence.rollout import reason
@@ -142,15 +143,16 @@ def test_a_folder_is_a_reasoner(asked, weak, tmp_path):
 
 def test_an_address_is_handed_to_the_server(monkeypatch, tmp_path):
     class Server:
-        def __init__(self, url, model="", *, cache=None, remedy=""):
-            self.given = (url, model, cache)
+        def __init__(self, url, model="", *, cache=None, budget=None, remedy=""):
+            self.given = (url, model, cache, budget)
 
         def __call__(self, asked, *, temperature, max_tokens):
             return []
 
     monkeypatch.setitem(sys.modules, "vergence.rewards.server", types.SimpleNamespace(Server=Server))
-    made = load_reasoner("https://host/v1", model="m", cache=tmp_path)
-    assert made.given == ("https://host/v1", "m", tmp_path)
+    budget = Budget(tokens=9)
+    made = load_reasoner("https://host/v1", model="m", cache=tmp_path, budget=budget)
+    assert made.given == ("https://host/v1", "m", tmp_path, budget)
 
 
 def test_what_does_not_fit_is_told_and_the_question_is_kept():

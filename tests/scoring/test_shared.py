@@ -232,7 +232,7 @@ def passed_on_in_part(graph, leaves, pass_on=scorer.pass_on):
     pass_on(graph._replace(values=()), leaves._replace(values=()))
 
 
-def left_in_the_order_of_scoring(batch, some, prompts, reads, *, budget):
+def left_in_the_order_of_scoring(batch, some, prompts, reads, *, budget, backend):
     if not reads:
         return Stats({})
     pieces = step.micro_batches(batch, step.read_in(prompts, reads), packing=some.packing, budget=budget)

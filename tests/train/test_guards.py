@@ -15,7 +15,7 @@ STEPS, FROM = 120, 60
 
 def healthy(seed: int = 0, rollouts: int = 256, steps: int = STEPS) -> list[dict]:
     """A run that learns to look: the numbers of the demo's runs, with a batch's noise."""
-    chance, lines = random.Random(seed), []
+    chance, lines, apart = random.Random(seed), [], random.Random(f"gap {seed}")
 
     def share(p: float) -> float:
         return sum(chance.random() < p for _ in range(rollouts)) / rollouts
@@ -35,6 +35,8 @@ def healthy(seed: int = 0, rollouts: int = 256, steps: int = STEPS) -> list[dict
             "grad_norm": 0.15 * (1 + 0.5 * done) * chance.lognormvariate(0, 0.2),
             "loss/perception": -0.025 * (1 + 0.6 * done) * chance.lognormvariate(0, 0.15),
             "perception/caption_leak": share(0.02),
+            "sampler/gap_mean": 0.006 * apart.lognormvariate(0, 0.2),
+            "sampler/gap_of_most": 0.06 * apart.lognormvariate(0, 0.2),
         }
         if step % 5 == 1:
             more = (1 + 0.5 * done) * chance.lognormvariate(0, 0.1)
@@ -83,6 +85,7 @@ PLANTED = {
     "drowned reward": {"perception/gradient_ratio": at(8.6)},
     "looks less": {"perception/kl_masked": 0.2},
     "timed out": {"rewards/timed_out": at(0.1)},
+    "sampler gap": {"sampler/gap_mean": 7.0},
 }
 
 

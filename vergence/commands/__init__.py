@@ -28,6 +28,7 @@ COMMANDS = {
     "data check": "scenes.data_check",
     "data sources": "scenes.data_sources",
     "data pixels": "sizing.data_pixels",
+    "scale": "scaling.scale",
     "seedling": "making.seedling",
     "reasoners": "making.reasoners",
     "env": "showing.env",

@@ -1,7 +1,9 @@
 """Commands that train."""
 
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -16,6 +18,8 @@ if TYPE_CHECKING:
     from vergence.train.config import Config
 
 Positional = tyro.conf.Positional
+SAID = 10.0
+"""Seconds that the first process is given to say what was wrong. The end of any process ends the others at once."""
 Track = Annotated[tuple[Literal["wandb", "trackio", "tensorboard"], ...], tyro.conf.UseAppendAction]
 """Other places to show a run in, each one an extra of the package."""
 
@@ -44,8 +48,13 @@ def demo(
     from vergence.recipes.before_after import as_json, as_table, before_after
     from vergence.train.display import Display
     from vergence.train.parts import open_data
+    from vergence.train.processes import number_of_processes
     from vergence.train.tracking import together, tracking
 
+    if number_of_processes() > 1:
+        raise UserError(
+            "the demo is for one process; several train by: torchrun ... -m vergence train demo --out runs/x"
+        )
     use(threads)
     out = out or _fresh(Path("runs") / f"demo-{method.replace('@', '-')}-{seed}")
     config = replace(recipe("demo", method), seed=seed)
@@ -87,6 +96,8 @@ def train(arguments: Sequence[str]) -> None:
     ) -> None:
         """Train by a recipe, any field of which can be replaced; ends with a checkpoint and a page, report.html.
 
+        Several processes train together when torchrun starts them: torchrun --nproc-per-node 2 -m vergence train ...
+
         Example: vergence train demo --out runs/mine --steps 20 --method papo --set gamma=0.1 --lr 1e-4
 
         Args:
@@ -124,10 +135,14 @@ def _train(config: "Config", out: Path, *, resume: bool, until: int | None, trac
     from vergence.train.forewarned import forewarned
     from vergence.train.loop import train as run
     from vergence.train.parts import open_data
+    from vergence.train.processes import is_first, leave
     from vergence.train.run import refuse_used
     from vergence.train.trackers import refuse_missing
     from vergence.train.tracking import together, tracking
 
+    if not is_first():
+        _train_along(config, out, resume=resume, until=until)
+        return
     objectives.method(config.method, **config.options)
     refuse_missing(track)
     if not resume:
@@ -139,11 +154,45 @@ def _train(config: "Config", out: Path, *, resume: bool, until: int | None, trac
         for warning in forewarned(config):
             display.tell(f"warning, {warning}")
         watched = {"evaluate": evaluate, "watch": together(display, tracked), "tell": display.tell}
-        last = run(config, out, resume=resume, until=until, source=source, **watched)
+        with leaving_nobody():
+            last = run(config, out, resume=resume, until=until, source=source, **watched)
     print(last)
     print(report(out, source=source))
+    leave()
     if last.name < name_of(min(config.steps, until or config.steps)):
         raise KeyboardInterrupt
+
+
+def _train_along(config: "Config", out: Path, *, resume: bool, until: int | None) -> None:
+    """Of several processes, one that is not the first: it trains with the others, and what is to be said they say."""
+    from vergence.train.backend import SaidElsewhere
+    from vergence.train.loop import train as run
+    from vergence.train.processes import leave
+
+    def elsewhere(_: object) -> dict[str, float]:
+        return {}
+
+    try:
+        with leaving_nobody():
+            run(config, out, resume=resume, until=until, evaluate=elsewhere)
+    except UserError as error:
+        time.sleep(SAID)
+        if isinstance(error, SaidElsewhere):
+            sys.exit(2)
+        raise
+    leave()
+
+
+@contextmanager
+def leaving_nobody() -> Iterator[None]:
+    """A run that ends because another of its processes did says so, and ends with an error."""
+    from vergence.train.processes import PeerGone
+
+    try:
+        yield
+    except PeerGone as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
 
 
 def _fresh(path: Path) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
@@ -9,6 +10,7 @@ from typing import Literal
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from vergence.models import lora
 from vergence.models.policy import Policy
@@ -86,8 +88,11 @@ def save_adapter(policy: Policy, file: Path) -> None:
 
 
 @torch.no_grad()
-def load_adapter(policy: Policy, file: Path) -> None:
+def load_adapter(policy: Policy, file: Path, put: Callable[[Tensor, Tensor], object] = Tensor.copy_) -> None:
     """Put the matrices of a file in the place of the adapters' own, bit for bit.
+
+    Args:
+        put: (matrix, that of the file) how, where the policy has only a share of its weights.
 
     Raises:
         UserError: the file is missing or damaged, or of other adapters.
@@ -105,4 +110,4 @@ def load_adapter(policy: Policy, file: Path) -> None:
             "give the same model, --adapter and --lora-rank"
         )
     for name, weight in own.items():
-        weight.copy_(kept[name])
+        put(weight, kept[name])

@@ -167,7 +167,7 @@ def _lora(size: str, method: str) -> Config:
         siblings=8,
         parts=2,
         token_budget=8192,
-        sample_batch=64,
+        sample_batch=48,  # an evaluation reads half as many prompts at once: see `train.plan`
         max_tokens=LONGEST,
         reasoner_tokens=2048,
         eval_every=40,

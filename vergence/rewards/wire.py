@@ -9,12 +9,13 @@ import asyncio
 import json
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from email.utils import parsedate_to_datetime
 from typing import Any, NamedTuple
 
 import httpx2
 
+from vergence.rewards.flow import Flow
 from vergence.types import UserError
 
 KEYS = ("VERGENCE_API_KEY", "OPENAI_API_KEY")
@@ -25,6 +26,12 @@ LARGEST = 16 * 2**20
 """Bytes of a response that are read at most."""
 PASSING = frozenset({408, 409, 429})
 """Besides 5xx, the statuses that may be gone at the next try."""
+LATE = -1
+"""In the place of a status: the try took too long."""
+GONE = -2
+"""Likewise: nobody was there to connect to."""
+CROWDED = frozenset({429, 503, LATE})
+"""The statuses of a server that has too much to do: `Flow` lets fewer tries begin after them."""
 
 
 class Silent(Exception):
@@ -53,38 +60,85 @@ def open_client(concurrency: int, timeout: float) -> httpx2.AsyncClient:
     )
 
 
-async def fetch(client: httpx2.AsyncClient, method: str, url: str, wanted: Any, patience: Patience) -> Any:
+async def fetch(
+    client: httpx2.AsyncClient,
+    method: str,
+    url: str,
+    wanted: Any,
+    patience: Patience,
+    flow: Flow,
+    *,
+    final: frozenset[int] = frozenset(),
+    lacks: Callable[[Any], str] = lambda _: "",
+) -> Any:
     """The JSON that the server answers with.
 
     Args:
         wanted: sent as JSON; None sends nothing.
+        flow: has the places for tries. It is told how each went, and is held while the server asks to wait.
+        final: statuses that are a refusal here, though elsewhere they may pass.
+        lacks: what is wrong with an answer that may be whole at the next try; "" is nothing.
 
     Raises:
-        Silent: every try failed in a way that may pass.
+        Silent: every try failed in a way that may pass, or there is no time for another.
         UserError: the server refuses, or the answer is too large or no JSON.
     """
     # JSON in ASCII: text with half of a surrogate pair in it could not be encoded otherwise
     body = None if wanted is None else json.dumps(wanted).encode()
-    since, problem = time.monotonic(), ""
-    for attempt in range(patience.retries + 1):
-        wait = min(patience.wait * 2.0**attempt, LONGEST_WAIT)
-        try:
-            # bounds the whole try, also of a server that sends a byte now and then
-            async with asyncio.timeout(patience.timeout):
-                status, headers, got = await _exchange(client, method, url, body)
-        except (httpx2.RequestError, TimeoutError) as error:
-            problem = f"{type(error).__name__} {shown(str(error))}".strip()
-        else:
-            if status == 200:
-                return _json(got, url)
-            problem = f"status {status}: {_reason(got)}"
-            if status < 500 and status not in PASSING:
-                raise UserError(f"{url} refuses, {problem}. {_advice(status)}")
-            wait = _asked_to_wait(headers.get("retry-after", ""), wait)
-        if attempt < patience.retries:
-            await asyncio.sleep(wait)
-    tries = "1 try" if patience.retries == 0 else f"{patience.retries + 1} tries"
-    raise Silent(f"{problem}, after {tries} in {time.monotonic() - since:.0f} s")
+    since, problem, tries, wait = time.monotonic(), "", 0, 0.0
+    while tries <= patience.retries:
+        if tries:
+            await asyncio.sleep(min(wait, flow.budget.left()))
+            if flow.budget.late():
+                break
+        wait = min(patience.wait * 2.0**tries, LONGEST_WAIT)
+        async with flow.place() as ticket:
+            if flow.budget.late():  # while it waited for the place
+                break
+            tries += 1
+            flow.budget.count(retries=int(tries > 1))
+            tried = await _try(client, method, url, body, patience.timeout, flow, ticket)
+        if tried.status in CROWDED:
+            flow.crowded(ticket)
+        elif tried.status == GONE:
+            flow.gone()
+        if tried.status == 200:
+            found = _json(tried.body, url)
+            if not (problem := lacks(found)):
+                flow.answered(ticket)
+                return found
+            continue
+        problem = tried.problem or f"status {tried.status}: {_reason(tried.body)}"
+        if tried.status in final or (0 < tried.status < 500 and tried.status not in PASSING):
+            raise UserError(f"{url} refuses, {problem}. {_advice(tried.status)}")
+        if said := tried.headers.get("retry-after", ""):
+            wait = _asked_to_wait(said, wait)
+            flow.pause(max(0.0, min(wait, flow.budget.left())))
+    told = "1 try" if tries == 1 else f"{tries} tries"
+    raise Silent(f"{problem or 'not asked'}, after {told} in {time.monotonic() - since:.0f} s")
+
+
+class _Tried(NamedTuple):
+    """How one try went: `status` is 0 where the connection failed, or `LATE`, or `GONE`."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+    problem: str = ""
+
+
+async def _try(
+    client: httpx2.AsyncClient, method: str, url: str, body: bytes | None, timeout: float, flow: Flow, ticket: int
+) -> _Tried:
+    try:
+        # bounds the whole try, also of a server that sends a byte now and then
+        async with flow.within(ticket, timeout):
+            return _Tried(*await _exchange(client, method, url, body))
+    except httpx2.ConnectError as error:
+        return _Tried(GONE, {}, b"", f"{type(error).__name__} {shown(str(error))}".strip())
+    except (httpx2.RequestError, TimeoutError) as error:
+        late = isinstance(error, (TimeoutError, httpx2.TimeoutException)) and not flow.orphaned(ticket)
+        return _Tried(LATE if late else 0, {}, b"", f"{type(error).__name__} {shown(str(error))}".strip())
 
 
 async def _exchange(
@@ -134,6 +188,19 @@ def shown(text: str, most: int = 300) -> str:
     return line if len(line) <= most else line[:most] + "..."
 
 
+def whole(value: Any) -> Any:
+    """The value with a question mark for each half of a surrogate pair in its texts: some servers fail at them.
+
+    >>> whole([{"text": "a\\ud800"}])
+    [{'text': 'a?'}]
+    """
+    if isinstance(value, str):
+        return value.encode(errors="replace").decode()
+    if isinstance(value, dict):
+        return {name: whole(one) for name, one in value.items()}
+    return [whole(one) for one in value] if isinstance(value, list) else value
+
+
 def without_key(text: str) -> str:
     """The text with [key] in the place of the key of the environment."""
     key = _key()
@@ -180,7 +247,9 @@ def _advice(status: int) -> str:
         return "Check the url (it often ends in /v1) and the name of the model"
     if status < 400:
         return "It sends elsewhere: give the url where the server is"
-    return "Check the name of the model, and the longest prompt and answer that it takes"
+    if status >= 500:
+        return "It cannot say what it has: name the model that is to answer"
+    return "Check the name of the model, and the longest prompt and answer that it takes (vLLM: --max-model-len)"
 
 
 def _asked_to_wait(said: str, otherwise: float) -> float:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from vergence import chance
 from vergence.models.policy import Reader
+from vergence.rewards.budget import Budget
 from vergence.rewards.reasoner import MOST_CAPTION
 from vergence.rewards.server import Server, Turn, user_message
 from vergence.rollout.render import put, render, words
@@ -47,6 +48,7 @@ def open_captions(
     model: str = "",
     concurrency: int = 16,
     cache: Path | None = None,
+    budget: Budget | None = None,
 ) -> Captioner:
     """The captions that a config names: "scene", "initial", or the url of an OpenAI-compatible server.
 
@@ -56,7 +58,7 @@ def open_captions(
         sampler, reader: for "initial" alone: over a frozen copy of the weights that training started from.
         seed, temperature, max_tokens: of what is written, for "initial" and a server.
         wording: of the request, for "initial". A server gets the long one, "think": it knows no other.
-        model, concurrency, cache: for a server: as of `rewards.server.Server`.
+        model, concurrency, cache, budget: for a server: as of `rewards.server.Server`.
 
     Raises:
         UserError: there is no such source, or "initial" has no sampler.
@@ -73,7 +75,7 @@ by the policy before training) or the url of a server, such as http://localhost:
             raise UserError('captions from "initial" need the initial policy: give its sampler and its reader')
         return by_policy(sampler, reader, seed=seed, temperature=temperature, max_tokens=max_tokens, wording=wording)
     if "://" in source:
-        server = Server(source, model, concurrency=concurrency, cache=cache, remedy=REMEDY)
+        server = Server(source, model, concurrency=concurrency, cache=cache, budget=budget, remedy=REMEDY)
         return by_server(server, seed=seed, temperature=temperature, max_tokens=max_tokens)
     raise UserError(
         f'there are no captions from {source!r}; take "scene" (the data\'s own), "initial" (written by the policy '

@@ -125,8 +125,11 @@ class Decode:
     ) -> None:
         """Add [token, log-probability, entropy] to each of `live` until it has ended. Rows that ended are dropped."""
         (_, K, _, D), room = known.layers[0][0].shape, min(ROOM, max_tokens)
-        layers = [Layer(*both, *(x.new_empty(len(live), K, room, D) for x in both)) for both in known.layers]
-        siblings = Siblings(layers, prompt_B, known.bias_S11P)
+        siblings = Siblings(  # which alone holds the buffers: the first are let go when rows are dropped or grow
+            [Layer(*both, *(x.new_empty(len(live), K, room, D) for x in both)) for both in known.layers],
+            prompt_B,
+            known.bias_S11P,
+        )
         logits_BV, position_B = known.logits_SV[prompt_B], known.position_S[prompt_B]
         for at in range(max_tokens):
             token_B, *more = draw(logits_BV, key_B, at, temperature, self.policy.reader.banned)

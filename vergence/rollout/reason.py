@@ -14,6 +14,7 @@ import torch
 from transformers import GenerationConfig, LogitsProcessorList
 
 from vergence.models import reasoner as models
+from vergence.rewards.budget import Budget
 from vergence.rewards.reasoner import Question, Reasoner, question
 from vergence.rollout.generate import KeyedNoise
 from vergence.types import UserError
@@ -114,6 +115,7 @@ def load_reasoner(
     dtype: torch.dtype = torch.float32,
     model: str = "",
     cache: Path | None = None,
+    budget: Budget | None = None,
     remedy: str = "Start it and run the same again, or take --reasoner strong, which needs no server",
 ) -> Reasoner:
     """The reasoner of this name.
@@ -123,6 +125,7 @@ def load_reasoner(
             OpenAI-compatible server, http:// or https://.
         model: the name of the server's model.
         cache: where a server's answers are kept.
+        budget: what a server may use; it counts what it does.
         remedy: what to do when a server is down, for the message.
 
     Raises:
@@ -131,7 +134,7 @@ def load_reasoner(
     if name.startswith(("http://", "https://")):
         from vergence.rewards.server import Server
 
-        return Server(name, model, cache=cache, remedy=remedy)
+        return Server(name, model, cache=cache, budget=budget, remedy=remedy)
     folder = models.EMBEDDED.get(name, Path(name))
     if not (name and (folder / "config.json").is_file()):
         raise UserError(

@@ -8,6 +8,7 @@ from vergence import chance
 from vergence.models.policy import Policy, Reader
 from vergence.rewards.judge import Judge
 from vergence.rewards.overlong import overlong as penalty
+from vergence.rollout.unfinished import Unfinished
 from vergence.types import Asked, Prompt, Rollout, Sampled, Scene, UserError
 
 
@@ -56,6 +57,7 @@ def roll_out(
     max_tokens: int,
     judge: Judge,
     overlong: float = 0.0,
+    before: Sequence[Scene] = (),
 ) -> list[Rollout]:
     """`siblings` judged responses to each scene, scene by scene.
 
@@ -64,6 +66,7 @@ def roll_out(
         seed: with the scene's key and the sibling's number it makes the key of the rollout's noise.
         judge: says what each response is worth.
         overlong: the last share of `max_tokens` in which `rewards.overlong` takes from the reward; 0 is off.
+        before: scenes of the same draw that come before these, and are asked elsewhere.
 
     Raises:
         UserError: `overlong` is not a share.
@@ -71,7 +74,7 @@ def roll_out(
     """
     if not 0.0 <= overlong <= 1.0:
         raise UserError(f"overlong is a share of max_tokens and must lie in [0, 1], got {overlong}")
-    keys, seen = [], Counter[str]()
+    keys, seen = [], Counter(scene.key for scene in before)
     for scene in scenes:  # a small source may hold a scene twice: its second time has other noise
         again = (seen[scene.key],) if seen[scene.key] else ()
         keys += [chance.key(*seed, scene.key, sibling, *again) for sibling in range(siblings)]
@@ -80,7 +83,12 @@ def roll_out(
     drawn = sampler(asked, temperature=temperature, max_tokens=max_tokens)
     asked_of = [scenes[row // siblings] for row in range(len(keys))]
     texts = [reader.text(sampled.tokens) for sampled in drawn]
-    verdicts = judge(asked_of, texts, keys)
+    try:
+        verdicts = judge(asked_of, texts, keys)
+    except UserError:
+        if isinstance(sampler, Unfinished):
+            sampler.keep()
+        raise
     if overlong:
         buffer = max(1, round(overlong * max_tokens))
         verdicts = [

@@ -4,33 +4,26 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import partial
 from statistics import fmean
-from typing import NamedTuple
+from typing import Any
 
 import torch
 
 from vergence import chance
 from vergence.rewards.judge import leaks
 from vergence.rollout.render import render
-from vergence.rollout.sampler import roll_out
+from vergence.rollout.sampler import Following, roll_out
 from vergence.scoring.naive import Prompts
+from vergence.train.asked import Round
+from vergence.train.backend import alike
 from vergence.train.context import refuse_long
+from vergence.train.division import each, each_its_part
 from vergence.train.parts import Parts, shows_captions
 from vergence.types import Metrics, OneOf, Original, Prompt, Rollout, Scene, UserError, View, ViewSpec
 
 MOST_DRAWS = 20
 """Of scenes for one batch, where only groups with something to learn from are kept (PAPO's released limit)."""
-
-
-class Round(NamedTuple):
-    """What was asked and answered."""
-
-    rollouts: list[Rollout]
-    """Those that train, group by group."""
-    position: int
-    """How many scenes of the source have been taken."""
-    metrics: Metrics
-    """About all that was sampled, kept or not."""
 
 
 def ask(parts: Parts, round_: int, position: int) -> Round:
@@ -64,16 +57,28 @@ def ask(parts: Parts, round_: int, position: int) -> Round:
 
 
 def _draw(parts: Parts, round_: int, draw: int, position: int, number: int) -> list[list[Rollout]]:
+    """Groups of rollouts, one to a scene; each process asks its part of the scenes and is told of the others."""
+    scenes = alike(parts.backend, lambda: parts.source.train(position, number, seed=parts.config.seed))
+    alone = isinstance(parts.sampler, Following)  # it has weights of its own, and is asked by one process
+    said = each_its_part(parts.backend, scenes, lambda own: _asked(parts, round_, draw, scenes, own), alone=alone)
+    return [
+        [Rollout(scene=scene, sibling=sibling, **told) for sibling, told in enumerate(group)]
+        for scene, group in zip(scenes, said, strict=True)
+    ]
+
+
+def _asked(parts: Parts, round_: int, draw: int, scenes: Sequence[Scene], own: slice) -> list[list[dict[str, Any]]]:
+    """Of some of a draw's scenes, what there is to tell of each rollout beside its scene and its place."""
     config, method = parts.config, parts.method
-    scenes = parts.source.train(position, number, seed=config.seed)
-    show = method.views[method.sample_view]
-    prompts = [_prompt(parts, scene, show, round_, scenes) for scene in scenes]
-    refuse_long(scenes, prompts, parts.policy, config)
+    asked, show = scenes[own], method.views[method.sample_view]
+    prompts = [_prompt(parts, scene, show, round_, scenes) for scene in asked]
+    refuse_long(asked, prompts, parts.policy, config)
     rollouts = roll_out(
         parts.sampler,
         parts.policy.reader,
-        scenes,
+        asked,
         prompts,
+        before=scenes[: own.start],
         siblings=config.siblings,
         # a small source may come round to a scene again within a round: another draw has other noise
         seed=(config.seed, "rollout", round_, *((draw,) if draw else ())),
@@ -82,7 +87,8 @@ def _draw(parts: Parts, round_: int, draw: int, position: int, number: int) -> l
         judge=parts.judge,
         overlong=method.reward.overlong,
     )
-    return [rollouts[first : first + config.siblings] for first in range(0, len(rollouts), config.siblings)]
+    told = [{name: getattr(one, name) for name in ("key", "sampled", "text", "verdict")} for one in rollouts]
+    return [told[first : first + config.siblings] for first in range(0, len(told), config.siblings)]
 
 
 def render_views(parts: Parts, scenes: Sequence[Scene], round_: int, watching: dict[str, View]) -> Prompts:
@@ -95,7 +101,16 @@ def render_views(parts: Parts, scenes: Sequence[Scene], round_: int, watching: d
         UserError: a view of the method shows every scene as the policy sees it anyway: nothing can be learnt from it.
     """
     views = {**parts.method.views, **watching}
-    prompts = {name: [_prompt(parts, scene, view, round_, scenes) for scene in scenes] for name, view in views.items()}
+    prompts = {
+        name: each(scenes, partial(_prompt, parts, view=view, round_=round_, others=scenes), parts.backend.size > 1)
+        for name, view in views.items()
+    }
+    alike(parts.backend, lambda: _refuse_unchanged(parts, scenes, prompts))
+    return prompts
+
+
+def _refuse_unchanged(parts: Parts, scenes: Sequence[Scene], prompts: Prompts) -> None:
+    """Raise if a view that is to change something changes nothing; see `render_views`."""
     seen = prompts[parts.method.sample_view]
     for name, view in parts.method.views.items():
         own = name in ("image", "kept", parts.method.sample_view) or view.show == Original()
@@ -106,7 +121,6 @@ def render_views(parts: Parts, scenes: Sequence[Scene], round_: int, watching: d
                 f"every divergence from it is exactly 0 and teaches nothing; give it something to change"
                 + ("" if any(scene.images for scene in scenes) else " (these scenes have no images)")
             )
-    return prompts
 
 
 def _ever_differs(parts: Parts, scenes: Sequence[Scene], view: View, seen: Sequence[Prompt]) -> bool:

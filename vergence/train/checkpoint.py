@@ -19,15 +19,19 @@ from torch import Tensor
 from vergence.models.adapters import is_adapted, load_adapter, save_adapter
 from vergence.models.folder import BROKEN, bars
 from vergence.models.policy import Policy
+from vergence.train.backend import ONE, Group, first
 from vergence.train.card import card, numbers_of
 from vergence.train.config import Config
 from vergence.train.data import read_data
 from vergence.train.parts import Parts
 from vergence.train.run import read_lines, telling_of_space
+from vergence.train.states import optimizer_tensors, pieces, restore_optimizer
 from vergence.train.written import to_yaml
 from vergence.types import Batch, Stats, UserError
 
 ADAPTER = "adapter.safetensors"
+PIECE = 2**33
+"""Bytes of the optimizer's state in one file, at most, unless a single tensor has more."""
 
 
 class Pending(NamedTuple):
@@ -64,11 +68,21 @@ def name_of(step: int) -> str:
 
 
 def save(folder: Path, parts: Parts, stands: Standing) -> Path:
-    """Write the checkpoint of where a run stands.
+    """Write the checkpoint of where a run stands. Several processes write the files that one would: what they have
+    shares of is gathered, tensor by tensor, and the first writes.
 
     Raises:
         UserError: there is no space; what was there before is untouched.
     """
+    following = stands.step // parts.config.steps_per_batch + (stands.pending is not None)  # the round to be asked next
+    if parts.ahead:
+        parts.ahead.wait(following)
+    optimizer = optimizer_tensors(parts.optimizer, parts.backend)
+    parts.backend.gather_weights()
+    return first(parts.backend, lambda: _write(folder, parts, stands, optimizer, following))
+
+
+def _write(folder: Path, parts: Parts, stands: Standing, optimizer: dict[str, Tensor], following: int) -> Path:
     name, pending = name_of(stands.step), stands.pending
     final, partial = folder / name, folder / f".partial-{name}"
     state = {"step": stands.step, "position": stands.position, "scenes": pending.scenes if pending else ()}
@@ -79,9 +93,12 @@ def save(folder: Path, parts: Parts, stands: Standing) -> Path:
             parts.policy.save(partial)
             if is_adapted(parts.policy):  # what is saved above is merged, and rounded; these are exact
                 save_adapter(parts.policy, partial / "trainer" / ADAPTER)
-            save_file(_optimizer_tensors(parts.optimizer), partial / "trainer" / "optimizer.safetensors")
+            for number, piece in enumerate(pieces(optimizer, PIECE)):
+                save_file(piece, partial / "trainer" / f"optimizer{f'-{number}' if number else ''}.safetensors")
             if pending is not None:
                 save_file(_pending_tensors(pending), partial / "trainer" / "pending.safetensors")
+            if parts.ahead:
+                parts.ahead.write(partial / "trainer", following)
             (partial / "trainer" / "config.yaml").write_text(to_yaml(parts.config))
             (partial / "trainer" / "state.json").write_text(json.dumps(state) + "\n")
             (partial / "README.md").write_text(_card(folder.parent, parts.config, stands.step))
@@ -101,7 +118,7 @@ def _card(run: Path, config: Config, step: int) -> str:
 
 def save_unless_there(folder: Path, parts: Parts, stands: Standing) -> None:
     """Write the checkpoint of where a run stands, if it has got anywhere and has none."""
-    if stands.step and not (folder / name_of(stands.step)).exists():
+    if stands.step and not first(parts.backend, lambda: (folder / name_of(stands.step)).exists()):
         save(folder, parts, stands)
 
 
@@ -116,8 +133,9 @@ def step_of(path: Path) -> int:
     return json.loads((path / "trainer" / "state.json").read_text())["step"]
 
 
-def restore(path: Path, policy: Policy, optimizer: torch.optim.Optimizer) -> Standing:
-    """Put a checkpoint's weights and optimizer state in place; of a policy with adapters, these alone.
+def restore(path: Path, policy: Policy, optimizer: torch.optim.Optimizer, backend: Group = ONE) -> Standing:
+    """Put a checkpoint's weights and optimizer state in place; of a policy with adapters, these alone. Of several
+    processes each reads the files, and keeps its share: it need not be one of as many as have written them.
 
     Raises:
         UserError: files are missing or damaged, or belong to a model of another architecture.
@@ -125,12 +143,13 @@ def restore(path: Path, policy: Policy, optimizer: torch.optim.Optimizer) -> Sta
     try:
         state = json.loads((path / "trainer" / "state.json").read_text())
         if is_adapted(policy):
-            load_adapter(policy, path / "trainer" / ADAPTER)
+            load_adapter(policy, path / "trainer" / ADAPTER, put=backend.put)
         else:
-            _restore_weights(path, policy)
-        _restore_optimizer(optimizer, load_file(path / "trainer" / "optimizer.safetensors"))
+            _restore_weights(path, policy, backend)
+        files = sorted((path / "trainer").glob("optimizer*.safetensors"))
+        restore_optimizer(optimizer, {name: one for file in files for name, one in load_file(file).items()}, backend)
         pending_file = path / "trainer" / "pending.safetensors"
-        device = str(policy.device)
+        device = str(getattr(backend, "device", policy.device))
         keys = tuple(state["scenes"])
         pending = _pending(load_file(pending_file, device=device), keys) if pending_file.exists() else None
     except BROKEN as error:
@@ -143,7 +162,7 @@ def restore(path: Path, policy: Policy, optimizer: torch.optim.Optimizer) -> Sta
     return Standing(state["step"], state["position"], pending)
 
 
-def _restore_weights(path: Path, policy: Policy) -> None:
+def _restore_weights(path: Path, policy: Policy, backend: Group) -> None:
     """All of the model's weights: Hugging Face knows under which names, and in how many files, it has written them."""
     with bars(shown=False):
         saved, found = type(policy.model).from_pretrained(
@@ -154,20 +173,13 @@ def _restore_weights(path: Path, policy: Policy) -> None:
             f"cannot resume from {path}, a checkpoint of another architecture: {odd[0]} does not fit. "
             f"Resume with the model that the run was started with"
         )
-    policy.model.load_state_dict(saved.state_dict())
-
-
-def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    state = optimizer.state_dict()["state"]
-    return {f"{index}.{name}": value.contiguous() for index, entry in state.items() for name, value in entry.items()}
-
-
-def _restore_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
-    state: dict[int, dict[str, Tensor]] = {}
-    for key, value in tensors.items():
-        index, name = key.split(".", 1)
-        state.setdefault(int(index), {})[name] = value
-    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+    weights = saved.state_dict()
+    if backend.size == 1:
+        policy.model.load_state_dict(weights)
+        return
+    for name, own in (*policy.model.named_parameters(), *policy.model.named_buffers()):
+        if name in weights:  # a buffer that is computed is in no file
+            backend.put(own, weights[name])
 
 
 def _pending_tensors(pending: Pending) -> dict[str, Tensor]:

@@ -14,6 +14,7 @@ from vergence.types import UserError, Wording
 
 ScorerName = Literal["auto", "naive", "graph", "leaf", "recompute"]
 SCORERS = get_args(ScorerName)
+SAMPLERS = ("own", "vllm", "vllm-server")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,6 +68,10 @@ class Config:
     """Of the reasoner's answers in training (RACRO: 1)."""
     server_model: str = ""
     """The model that a server is asked for. Empty: the one it has. Keys come from the environment alone."""
+    server_tokens: int = 0
+    """Tokens that servers may read and write for this run, from its start or --resume on; 0: no bound."""
+    server_seconds: float = 0.0
+    """Seconds in which servers may be asked, likewise."""
     siblings: int = 8
     """G: responses to each scene, compared with each other."""
     temperature: float = 1.0
@@ -106,18 +111,21 @@ class Config:
     sample_batch: int = 256
     """Responses that are sampled at once. Memory only: nobody's noise depends on it."""
     sampler: str = "own"
-    """Who samples: "own" (the policy as it is trained), "vllm" (an engine beside it), or the url of a vLLM server."""
+    """Who samples: "own" (the policy as it is trained), "vllm" (an engine beside it), "vllm-server" (one in a process
+    of its own), or the url of a vLLM server: see docs/sampling.md."""
     sampler_memory: float = 0.4
     """Share of the GPU's memory for the engine, where "vllm" samples beside the training."""
     ahead: int = 0
-    """1: the next batch is sampled while this one trains, by weights one batch older; for "vllm" and servers."""
+    """1: the next batch is sampled while this one trains, by weights that are one batch older; for samplers with
+    weights of their own ("vllm" and servers)."""
     correction: Literal["none", "truncate", "mask"] = "none"
-    """Where the trainer's log-probabilities of the responses are not the sampler's: weigh each token's advantage by
-    min(ratio, correction_cap), or by the ratio, and 0 outside [1/cap, cap]."""
+    """Of the gap between sampler and trainer, by the ratio of a token's probabilities: its advantage is weighed by
+    min(ratio, correction_cap) ("truncate"), or by the ratio, and by 0 outside [1/cap, cap] ("mask")."""
     correction_cap: float = 2.0
     """See `correction`; 2 is usual."""
     most_gap: float = 0.0
-    """Stop when sampler and trainer differ by more than so many nats, the mean over tokens. 0: never."""
+    """Stop where the log-probabilities of sampler and trainer differ by more than so many nats, in the mean over a
+    batch's tokens. 0: never."""
     lr: float = 1.5e-4
     """Peak learning rate of AdamW. Right for the seedling; 1e-6 is usual at 3B to 7B."""
     warmup: int = 10
@@ -179,6 +187,8 @@ class Config:
         for name in ("captions", "reasoner", "sampler"):
             if "://" in getattr(self, name):
                 base_url(getattr(self, name))  # before it is written anywhere: it must not hold a key
+        _require(self.server_tokens >= 0, "server_tokens", "0 or more", self.server_tokens)
+        _require(0 <= self.server_seconds < inf, "server_seconds", "0 or more", self.server_seconds)
         _require(0 <= self.tolerance < 1, "tolerance", "in [0, 1)", self.tolerance)
         if self.max_pixels:
             _require(
@@ -188,10 +198,7 @@ class Config:
                 self.min_pixels,
             )
         _require(0 < self.lr < 1, "lr", "between 0 and 1", self.lr)
-        _require(0 < self.sampler_memory < 1, "sampler_memory", "between 0 and 1", self.sampler_memory)
-        _require(self.ahead in (0, 1), "ahead", "0 or 1", self.ahead)
-        _require(self.correction_cap >= 1, "correction_cap", "at least 1", self.correction_cap)
-        _require(self.most_gap >= 0, "most_gap", "0 or more", self.most_gap)
+        _check_sampling(self)
         _require(self.shards >= 0, "shards", "0 or more", self.shards)
         _require(self.clip_norm > 0, "clip_norm", "above 0", self.clip_norm)
         _require(self.weight_decay >= 0, "weight_decay", "0 or more", self.weight_decay)
@@ -210,6 +217,31 @@ class Config:
     def steps_per_batch(self) -> int:
         """Optimizer steps that one batch of rollouts serves."""
         return self.parts * self.passes
+
+
+def _check_sampling(config: Config) -> None:
+    _require(0 < config.sampler_memory < 1, "sampler_memory", "between 0 and 1", config.sampler_memory)
+    _require(
+        config.sampler in SAMPLERS or "://" in config.sampler,
+        "sampler",
+        f"{', '.join(SAMPLERS)} or a url",
+        config.sampler,
+    )
+    _require(config.ahead in (0, 1), "ahead", "0 or 1", config.ahead)
+    _require(
+        not config.ahead or config.sampler != "own",
+        "ahead",
+        '0 with the sampler "own", whose weights are those that train (take --sampler vllm-server)',
+        config.ahead,
+    )
+    _require(1 <= config.correction_cap < inf, "correction_cap", "at least 1 and finite", config.correction_cap)
+    _require(
+        config.correction != "mask" or config.correction_cap > 1,
+        "correction_cap",
+        'above 1 with the correction "mask", which leaves no token else',
+        config.correction_cap,
+    )
+    _require(0 <= config.most_gap < inf, "most_gap", "0 or more", config.most_gap)
 
 
 def _require(holds: bool, name: str, contract: str, value: Any) -> None:

@@ -11,6 +11,7 @@ from statistics import median
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
+from vergence.train.gap import sampler_gap
 from vergence.train.past import START_WATCHED, Past
 
 MASKED = ("perception/kl_masked", "perception/k3_masked", "perception/k3_p99_masked", "perception/k3_variance_masked")
@@ -250,6 +251,7 @@ GUARDS: Mapping[str, Guard] = MappingProxyType(
         "drowned reward": drowned_reward,
         "looks less": looks_less,
         "timed out": timed_out,
+        "sampler gap": sampler_gap,
     }
 )
 """Name -> guard."""

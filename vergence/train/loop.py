@@ -1,4 +1,7 @@
-"""The algorithm of this library on one screen: ask, verify, give credit, freeze, accumulate, update."""
+"""The algorithm of this library on one screen: ask, verify, give credit, freeze, accumulate, update.
+
+Several processes all do this, as `torchrun` starts them; what each has of it is said in `train.backend`.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,8 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +22,14 @@ from vergence.rollout.sampler import Following
 from vergence.scenes.source import Source
 from vergence.scoring.naive import Prompts
 from vergence.train import checkpoint, data
+from vergence.train.backend import ONE, Peers, first
 from vergence.train.checkpoint import Pending, Standing
 from vergence.train.config import Config
 from vergence.train.context import fitting
 from vergence.train.guards import Watchman
-from vergence.train.memory import HalfUpdated, Longest, Memory, during, there_is
+from vergence.train.memory import HalfUpdated, Longest, Memory, during, reasoner_bytes, there_is
 from vergence.train.parts import Parts, assemble
+from vergence.train.processes import is_first
 from vergence.train.rounds import Clock, take_round
 from vergence.train.run import RunFolder, read_lines
 from vergence.train.step import accumulate, freeze
@@ -62,13 +69,14 @@ def train(
     """
     if config.eval_every and evaluate is None:
         raise UserError(f"eval_every is {config.eval_every}, but nothing was given as `evaluate`; give it, or set 0")
+    watch, tell = (watch, tell) if is_first() else (lambda *_: None,) * 2
     parts, run, saved, stands = opened(config, Path(out), resume=resume, source=source, tell=tell)
     end, prompts, verifying = min(config.steps, until or config.steps), None, config.verify_scorer
     keeping = keeping_what_is_finished(lambda: checkpoint.save_unless_there(run.checkpoints, parts, stands))
-    memory, watch = foreseen(parts, stands.position), guarded(watch, tell, run)
+    memory, watch = foreseen(parts, stands.position), guarded(watch, tell, run) if is_first() else watch
     if stands.step < end:
         tell("\n".join(filter(None, (data.told(data.read_data(run.path)), memory.told()))))
-    with closing(parts), finishing_on_interrupt() as interrupted, keeping, memory.explaining():
+    with closing(parts), finishing_on_interrupt(parts.backend) as interrupted, keeping, memory.explaining():
         while stands.step < end:
             clock, metrics = Clock(), {"step": stands.step + 1}
             if stands.pending is None or prompts is None:
@@ -82,15 +90,15 @@ def train(
             stands = stands.after_a_step(config.steps_per_batch)
             try:
                 if evaluate and is_due(stands.step, config.eval_every, config):
-                    metrics |= evaluated(evaluate, parts.policy, clock)
+                    metrics |= evaluated(evaluate, parts, clock)
             finally:  # the step is taken, whatever becomes of its evaluation
                 run.append("metrics.jsonl", [metrics])
-            stopping = stands.step == end or interrupted()
+            stopping = stands.step == end or any(parts.backend.exchange(interrupted()))
             if stopping or is_due(stands.step, config.save_every, config):
                 saved = checkpoint.save(run.checkpoints, parts, stands)
                 clock.lap("save_s")
-            run.append("timings.jsonl", [{"step": stands.step, **clock.laps}])
-            watch(stands.step, metrics, sum(clock.laps.values()))
+            run.append("timings.jsonl", [{"step": stands.step, **clock.laps, **clock.beside, **parts.budget.taken()}])
+            first(parts.backend, partial(watch, stands.step, metrics, sum(clock.laps.values())))
             if stopping:
                 break
     assert saved is not None  # a step was taken and saved now, or a checkpoint resumed from
@@ -116,17 +124,37 @@ def opened(
     parts = assemble(config, out, source=source, tell=tell)
     if config.skip_refused or not resume:  # what was not left out then has been found short enough
         parts = parts._replace(source=fitting(parts.source, parts.policy, config, parts.method, tell))
-    found = data.describe(parts.source, config.scenes)
+    found, peers = data.describe(parts.source, config.scenes), parts.backend
+    refuse_unlike(peers, {"config": asdict(config), "data": found})
     if resume:
         data.refuse_changed(out, found)
-        run = RunFolder.resume(out, config)
+        run = RunFolder.resume(out, config, peers)
     else:
-        run = RunFolder.start(out, config)
-        data.write_data(out, found)
-    saved = checkpoint.latest(run.checkpoints)
-    stands = checkpoint.restore(saved, parts.policy, parts.optimizer) if saved else Standing(0, 0, None)
+        run = RunFolder.start(out, config, peers)
+        first(peers, lambda: data.write_data(out, found))
+    saved = first(peers, lambda: checkpoint.latest(run.checkpoints))
+    stands = checkpoint.restore(saved, parts.policy, parts.optimizer, peers) if saved else Standing(0, 0, None)
+    if saved and parts.ahead:
+        parts.ahead.read(saved / "trainer", parts.source)
     run.forget_after(stands.step)
     return parts, run, saved, stands
+
+
+def refuse_unlike(peers: Peers, own: Mapping[str, Mapping[str, Any]]) -> None:
+    """Raise, in every process, unless all of them were given the same: each draws the scenes for itself.
+
+    Raises:
+        UserError: one was given something else than the first; says what.
+    """
+    everyone = peers.exchange(own)
+    for rank, other in enumerate(everyone):
+        for what, held in everyone[0].items():
+            for name in held:
+                if held[name] != other[what].get(name):
+                    raise UserError(
+                        f"process {rank} has another {what} than the first: its {name} is {other[what].get(name)!r}, "
+                        f"not {held[name]!r}. Give all processes the same"
+                    )
 
 
 def foreseen(parts: Parts, position: int) -> Memory:
@@ -137,7 +165,10 @@ def foreseen(parts: Parts, position: int) -> Memory:
     patches = max(0 if prompt.pixels is None else len(prompt.pixels) for prompt in prompts)
     longest = Longest(max(len(prompt.tokens) for prompt in prompts), patches)
     keep = getattr(parts.scorer, "keep", "naive")
-    return Memory(sizes(parts.policy.model), config, method, longest, keep, there_is(parts.policy.device))
+    parts.backend.gather_weights()  # of which the sizes are
+    there = there_is(parts.policy.device)
+    size, beside = sizes(parts.policy.model), reasoner_bytes(config, method)
+    return Memory(size, config, method, longest, keep, there, processes=parts.backend.size, beside=beside)
 
 
 def update(parts: Parts, pending: Pending, prompts: Prompts, step: int) -> Metrics:
@@ -150,7 +181,9 @@ def update(parts: Parts, pending: Pending, prompts: Prompts, step: int) -> Metri
         group["lr"] = learning_rate(config, step)
     with during("scoring"):
         if parts.method.fresh and step % config.steps_per_batch:
-            frozen = freeze(parts.method, batch, parts.scorer, prompts, budget=config.token_budget)
+            frozen = freeze(
+                parts.method, batch, parts.scorer, prompts, budget=config.token_budget, backend=parts.backend
+            )
         model.train()
         parts.optimizer.zero_grad(set_to_none=True)
         metrics = accumulate(
@@ -171,10 +204,12 @@ def verified(parts: Parts, pending: Pending, prompts: Prompts) -> str:
         return verify(parts, pending, prompts)
 
 
-def evaluated(evaluate: Evaluate, policy: Policy, clock: Clock) -> Metrics:
-    """What the evaluation says, by its name in the log."""
+def evaluated(evaluate: Evaluate, parts: Parts, clock: Clock) -> Metrics:
+    """What the evaluation says, by its name in the log. Of several processes the first evaluates, the others wait."""
     with during("evaluating"):
-        metrics = {f"eval/{name}": value for name, value in evaluate(policy).items()}
+        parts.backend.gather_weights()
+        found = first(parts.backend, lambda: evaluate(parts.policy))
+        metrics = {f"eval/{name}": value for name, value in found.items()}
     clock.lap("eval_s")
     return metrics
 
@@ -207,6 +242,8 @@ def closing(parts: Parts) -> Iterator[None]:
     finally:
         if isinstance(parts.sampler, Following):
             parts.sampler.close()
+        if parts.ahead:
+            parts.ahead.close()
 
 
 @contextmanager
@@ -223,21 +260,27 @@ def keeping_what_is_finished(save: Callable[[], None]) -> Iterator[None]:
 
 
 @contextmanager
-def finishing_on_interrupt() -> Iterator[Callable[[], bool]]:
-    """The first Ctrl-C lets the step finish (and be saved); a second one is an ordinary KeyboardInterrupt."""
-    asked_to_stop = False
+def finishing_on_interrupt(peers: Peers = ONE) -> Iterator[Callable[[], bool]]:
+    """The first Ctrl-C lets the step finish (and be saved); a second one is an ordinary KeyboardInterrupt.
 
-    def first(signum: int, frame: Any) -> None:
+    Of several processes any may be told to stop, and by SIGTERM as well: whoever started them asks so.
+    """
+    asked_to_stop, signals = False, (signal.SIGINT,) if peers.size == 1 else (signal.SIGINT, signal.SIGTERM)
+
+    def told(signum: int, frame: Any) -> None:
         nonlocal asked_to_stop
         asked_to_stop = True
-        print("stopping after this step; once more to stop at once", file=sys.stderr)
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        if is_first():
+            print("stopping after this step; once more to stop at once", file=sys.stderr)
+        for number in signals:
+            signal.signal(number, signal.default_int_handler)
 
     if threading.current_thread() is not threading.main_thread():
         yield lambda: False
         return
-    before = signal.signal(signal.SIGINT, first)
+    before = {number: signal.signal(number, told) for number in signals}
     try:
         yield lambda: asked_to_stop
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,7 +1,8 @@
 """How much memory a run will take, by what, and which option moves it; said again when memory runs out.
 
-An estimate from the sizes of the model: every response as long as it may be, every prompt as the longest of some. Not
-counted are captioner, reasoner and saliency encoder, and what the framework itself takes.
+An estimate from the sizes of the model (`train.plan`): every response as long as it may be, every prompt as the longest
+of some; of several processes, what each of them needs. Not counted are a saliency encoder, what a reasoner needs beside
+its weights, and what the framework itself takes.
 """
 
 from __future__ import annotations
@@ -12,21 +13,34 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Literal, NamedTuple
+from math import prod
+from pathlib import Path
 
 import torch
+from safetensors import SafetensorError, safe_open
 
+from vergence.models.reasoner import EMBEDDED
 from vergence.models.sizes import Sizes
-from vergence.objectives.objective import reads_of
-from vergence.scoring.head import TILE
 from vergence.train.config import Config
-from vergence.train.packing import OPEN
+from vergence.train.layout import layout_of
+from vergence.train.plan import Keep, Longest, Phase, Plan, plan
 from vergence.types import Method, UserError
 
-Keep = Literal["naive", "graph", "leaf", "recompute"]
-Phase = Literal["sampling", "evaluating", "scoring", "updating the weights", "saving"]
-NOISE = 40
-"""Bytes that the sampler holds for each row and word: noise, noisy and plain log-probabilities, in float64 and 32."""
+__all__ = [
+    "HalfUpdated",
+    "Keep",
+    "Longest",
+    "Memory",
+    "OutOfMemory",
+    "Phase",
+    "Plan",
+    "Unheard",
+    "during",
+    "gib",
+    "numbers_in",
+    "reasoner_bytes",
+    "there_is",
+]
 
 
 class OutOfMemory(UserError):
@@ -38,48 +52,12 @@ class OutOfMemory(UserError):
 
 
 class HalfUpdated(OutOfMemory):
-    """It has in the middle of an update: the weights are of no step, and must not be saved."""
+    """It has in the middle of an update: the weights are of no step, and must not be saved. Or while processes sent
+    each other weights or gradients: the others wait for that, and for no saving."""
 
 
-class Longest(NamedTuple):
-    """Of the prompts: tokens, and patches of images."""
-
-    tokens: int
-    patches: int
-
-
-class Plan(NamedTuple):
-    """Bytes, at most."""
-
-    weights: int
-    reference: int
-    """The weights that training starts from, where a view looks with them."""
-    trained: int
-    """Gradients, AdamW's two moments, and the float32 masters of narrower weights."""
-    prompts: int
-    """While scoring: what is kept of prompts and their images."""
-    responses: int
-    head: int
-    sampling: int
-
-    @property
-    def scoring(self) -> int:
-        """What scoring adds to what stays."""
-        return self.prompts + self.responses + self.head
-
-    def during(self, phase: Phase) -> int:
-        """What a phase adds to what stays."""
-        return {"scoring": self.scoring, "sampling": self.sampling, "evaluating": self.sampling}.get(phase, 0)
-
-    @property
-    def stays(self) -> int:
-        """What is there all the time, from the first update on."""
-        return self.weights + self.reference + self.trained
-
-    @property
-    def total(self) -> int:
-        """What stays, and the larger of scoring and sampling."""
-        return self.stays + max(self.scoring, self.sampling)
+class Unheard(MemoryError):
+    """Memory has run out in one process while others wait for what it was to send."""
 
 
 @dataclass(frozen=True)
@@ -93,79 +71,48 @@ class Memory:
     keep: Keep
     """How responses are scored, "auto" decided."""
     there: int | None = None
-    """Bytes that there are; None if nobody knows."""
+    """Bytes that there are for this process; None if nobody knows."""
+    processes: int = 1
+    """How many train together; what is counted here is one of them."""
+    beside: int = 0
+    """Bytes of other models in this process: `reasoner_bytes`."""
+    device: int | None = None
+    """Bytes of the whole device, of which an engine in this process takes its part; None: `there`."""
 
     def plan(self) -> Plan:
-        """What the run needs."""
-        size, config = self.sizes, self.config
-        reference = any(view.policy == "reference" for view in self.method.views.values())
-        reference &= not size.rank  # else it is the same weights without the adapters
-        rows = min(config.sample_batch, config.scenes_per_batch * config.siblings)
-        prompts = -(-rows // config.siblings)  # siblings share theirs
-        tokens, patches = prompts * self.longest.tokens, prompts * self.longest.patches
-        # without gradient a layer at a time; the words' noise comes when the prompts have been read
-        reading = size.language(prompts, self.longest.tokens, self.longest.tokens) // size.layers
-        seeing = size.tower(patches) // size.tower_layers
-        writing = size.cached(rows * config.max_tokens) + NOISE * rows * size.vocabulary
-        sampling = size.cached(tokens) + max(reading, seeing, writing)
-        return Plan(size.weights, size.weights * reference, self._trained(), *self._scoring(), sampling)
-
-    def _trained(self) -> int:
-        """Gradients as wide as the weights; moments, and copies of weights that are narrower, in float32."""
-        size = self.sizes
-        narrow = size.number < 4 and not size.rank  # adapters are of float32 themselves
-        return size.learning + (3 * 4 * size.learning // size.number if narrow else 2 * size.learning)
-
-    def _scoring(self) -> tuple[int, int, int]:
-        """Of one micro-batch: prompts, responses, head."""
-        size, config, P, T = self.sizes, self.config, self.longest.tokens, self.config.max_tokens
-        reads = [read for read in reads_of({**self.method.objective, **self.method.metrics}) if read.when != "frozen"]
-        views = len({name for read in reads for name in (read.view, read.against) if name})
-        learning = len({name for read in reads if read.when == "grad" for name in (read.view, read.against) if name})
-        rows, opened = self._pieces()
-        patches = self.longest.patches * size.tower_learns
-        layer = 1 / size.layers  # the gradients of one, while they go back through it
-        if self.keep == "naive":
-            seen, said = size.tower(rows * patches), size.language(rows, P + T, P + T)
-            words = 4 * (views + 2) * rows * T * size.vocabulary  # log-probabilities, and two more of that size
-            return learning * seen, int((learning + layer) * said), words
-        kept = (views + learning) * size.cached(opened * P)  # where a view learns, its gradient too
-        said = size.language(rows, T, P + T)
-        responses = int((learning + layer) * said)
-        if self.keep == "recompute":  # some prompts' graph again, when those of responses are gone
-            again = min(opened, rows, max(1, config.token_budget // P))
-            back = size.language(again, P, P) + size.tower(again * patches)
-            prompts = kept + max(0, back - responses)
-        else:
-            prompts = kept + learning * (size.language(opened, P, P) + size.tower(opened * patches))
-        tile = TILE["cuda" if config.device.startswith("cuda") else "cpu"]
-        states = 2 * views * rows * T * size.width * (size.number + 4)  # with their gradient, in float32
-        return prompts, responses, states + 4 * 4 * tile[0] * tile[1] + size.number * size.vocabulary * size.width
-
-    def _pieces(self) -> tuple[int, int]:
-        """Responses of a micro-batch, and prompts that are open at once: as `train.packing` makes them."""
-        config, P, T = self.config, self.longest.tokens, self.config.max_tokens
-        scenes, group = config.scenes_per_batch // config.parts, config.siblings
-        if self.keep in ("recompute", "naive"):
-            a_row = T if self.keep == "recompute" else P + T
-            return min(scenes * group, max(1, config.token_budget // a_row)), scenes
-        if self.keep == "leaf":
-            opened = min(scenes, max(1, config.token_budget // OPEN // P))
-            return min(opened * group, max(1, (config.token_budget - opened * P) // T)), opened
-        whole = min(scenes, config.token_budget // (P + group * T))
-        return (whole * group, whole) if whole else (min(group, max(1, (config.token_budget - P) // T)), 1)
+        """What the run needs, in this process."""
+        return plan(
+            self.sizes,
+            self.config,
+            self.method,
+            self.longest,
+            self.keep,
+            layout=layout_of(self.config, self.processes),
+            beside=self.beside,
+            device=self.there or 0 if self.device is None else self.device,
+        )
 
     def told(self) -> str:
         """The plan in a few lines, with the option that moves each; and a warning if it is above what there is."""
-        plan, config = self.plan(), self.config
-        rows = [("weights", plan.weights, f"--dtype {config.dtype}")]
+        plan, config, layout = self.plan(), self.config, layout_of(self.config, self.processes)
+        knob, part = f"--token-budget {config.token_budget}, --scorer {self.keep}", f"1/{layout.shards} of them, "
+        rows = [("weights", plan.weights, f"{part if layout.several else ''}--dtype {config.dtype}")]
         rows += [("reference policy", plan.reference, "")] if plan.reference else []
         rows += [("gradients, AdamW", plan.trained, "" if config.adapter == "none" else f"--adapter {config.adapter}")]
-        rows += [("scoring", plan.scoring, f"--token-budget {config.token_budget}, --scorer {self.keep}")]
+        rows += [("reasoner", plan.beside, f"--reasoner {config.reasoner}")] if plan.beside else []
+        rows += [("vLLM", plan.awake, f"--sampler-memory {config.sampler_memory}")] if plan.awake else []
+        rows += [("scoring", plan.during("scoring"), knob)]
+        if layout.several:
+            rows += [("  whole weights", plan.gathered, ""), ("  and gradients", plan.gradients, "")]
         rows += [("  prompts", plan.prompts, ""), ("  responses", plan.responses, ""), ("  head", plan.head, "")]
-        rows += [("or sampling", plan.sampling, f"--sample-batch {config.sample_batch}")]
+        rows += [("  or passing", plan.passing, "gradients of one backward pass")] if plan.passing else []
+        rows += [("  or verifying", plan.verifying, "--no-verify-scorer")] if plan.verifying else []
+        rows += [("or sampling", plan.during("sampling"), f"--sample-batch {config.sample_batch}")]
+        rows += [("  vLLM", plan.engine, f"--sampler-memory {config.sampler_memory}")] if plan.engine else []
+        rows += [("or updating", plan.updating, "")]
         rows += [("at most", plan.total, "" if self.there is None else f"of {gib(self.there)}")]
-        lines = ["memory, GiB (estimated)"]
+        of = f", each of {layout.processes} processes" if layout.several else ""
+        lines = [f"memory{of}, GiB (estimated)"]
         lines += [f"  {name:<16}{number / 2**30:>8.2f}  {knob}".rstrip() for name, number, knob in rows]
         if self.there is not None and plan.total > self.there:
             lines.append(f"warning: there may be too little memory for this; {self.advice()}")
@@ -180,14 +127,15 @@ class Memory:
             if not self.config.gradient_checkpointing:
                 ways.append(("--gradient-checkpointing", self._checkpointed()))
             again = replace(self, keep="recompute")
-            if self.keep in ("graph", "leaf") and again.plan().scoring < self.plan().scoring:
+            if self.keep in ("graph", "leaf") and again.plan().scoring < 0.95 * self.plan().scoring:
                 ways.append(("--scorer recompute", again))
         elif phase == "sampling":
             ways += self._smaller(phase, "sample_batch", 1)
+        ways += self._spread()
         if ways:
             told = (f"{way} (about {gib(other.plan().stays + other.plan().during(phase))})" for way, other in ways)
             return f"take {' or '.join(told)}: memory only, the result does not change"
-        if not self.plan().during(phase):
+        if phase not in ("scoring", "sampling", "evaluating"):
             least = "" if self.config.adapter != "none" else "--adapter lora, "
             return f"no option takes less with the same result: take {least}a smaller model or another device"
         return "take smaller images (--max-pixels; see `vergence data pixels`) or a smaller --max-tokens"
@@ -195,13 +143,19 @@ class Memory:
     def advice(self) -> str:
         """What to do where the plan is above what there is."""
         plan = self.plan()
-        phase: Phase = "scoring" if plan.scoring > plan.sampling else "sampling"
+        phase: Phase = max(("updating the weights", "sampling", "scoring"), key=plan.during)
         return self.remedy("updating the weights" if self.there is not None and plan.stays > self.there else phase)
 
     def _checkpointed(self) -> Memory:
         """The same with layers computed again."""
         config = replace(self.config, gradient_checkpointing=True)
         return replace(self, config=config, sizes=self.sizes._replace(recomputed=True))
+
+    def _spread(self) -> list[tuple[str, Memory]]:
+        """Several processes: the shares smaller, or elsewhere, where that makes a difference."""
+        changes = {"--shards 0": {"shards": 0}, "--offload": {"offload": True}} if self.processes > 1 else {}
+        others = [(way, replace(self, config=replace(self.config, **change))) for way, change in changes.items()]
+        return [(way, other) for way, other in others if other.plan().stays < 0.9 * self.plan().stays]
 
     def _smaller(self, phase: Phase, name: str, least: int) -> list[tuple[str, Memory]]:
         """The field halved, until that makes a difference and as long as there is too little; [] if it cannot be."""
@@ -245,7 +199,8 @@ def during(phase: Phase) -> Iterator[None]:
         piece = re.search(r"ried to allocate ([\d.]+ \w+)", str(error))
         told = f"out of memory while {phase}" + (f", with {piece[1]} more" if piece else "")
         _let_go(error)
-        raise (HalfUpdated if phase == "updating the weights" else OutOfMemory)(told, phase) from None
+        half = phase == "updating the weights" or isinstance(error, Unheard)
+        raise (HalfUpdated if half else OutOfMemory)(told, phase) from None
 
 
 def _let_go(error: BaseException | None) -> None:
@@ -266,11 +221,16 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def there_is(device: torch.device) -> int | None:
-    """Bytes that this process can have on a device, what it has already among them; None if nobody knows."""
+    """Bytes that this process can have on a device, what it has already among them; None if nobody knows.
+
+    Of a CPU's memory, the part of each process that `torchrun` has started on this machine.
+    """
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device)
     if device.type == "cpu" and "SC_PHYS_PAGES" in getattr(os, "sysconf_names", ()):
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        told = os.environ.get("LOCAL_WORLD_SIZE", "")
+        sharing = max(1, int(told)) if told.isdecimal() else 1
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // sharing
     return None
 
 
@@ -281,3 +241,25 @@ def gib(number: int) -> str:
     '1.50 GiB'
     """
     return f"{number / 2**30:.2f} GiB"
+
+
+def reasoner_bytes(config: Config, method: Method) -> int:
+    """Bytes of the reasoner's weights, in float32, where one answers in this process; of no other model.
+
+    >>> from vergence import objectives
+    >>> reasoner_bytes(Config(reasoner="weak"), objectives.method("grpo"))
+    0
+    """
+    if method.reward.judge != "reasoner" or "://" in config.reasoner:
+        return 0
+    files = EMBEDDED.get(config.reasoner, Path(config.reasoner)).glob("*.safetensors")
+    return 4 * sum(numbers_in(file) for file in files)
+
+
+def numbers_in(file: Path) -> int:
+    """How many numbers a safetensors file holds, by its head; 0 if it is none."""
+    try:
+        with safe_open(file, "pt") as opened:
+            return sum(prod(opened.get_slice(name).get_shape()) for name in opened.keys())  # noqa: SIM118
+    except (OSError, SafetensorError):
+        return 0

@@ -14,19 +14,24 @@ from vergence.models.adapters import adapt, is_adapted, reference
 from vergence.models.policy import Policy, load
 from vergence.models.prefix import Prefix, refusal
 from vergence.models.saliency import load_saliency
+from vergence.rewards.budget import Budget
 from vergence.rewards.functions import by_functions, load_rewards
 from vergence.rewards.judge import Judge, by_reasoner, by_verifier
 from vergence.rollout.captions import Captioner, open_captions
 from vergence.rollout.decode import sampler_of
 from vergence.rollout.reason import load_reasoner
 from vergence.rollout.sampler import Sampler
+from vergence.rollout.unfinished import Unfinished
 from vergence.scenes.source import Embedded, Source, open_source
 from vergence.scoring.naive import Naive, Scorer
 from vergence.scoring.shared import Shared
-from vergence.train.backend import Backend, OneProcess
+from vergence.train.ahead import Ahead
+from vergence.train.backend import ONE, Group
 from vergence.train.config import Config
 from vergence.train.hub import refuse_unreachable
 from vergence.train.masters import adamw
+from vergence.train.processes import SampledElsewhere, here, is_first, joined
+from vergence.train.sharding import Sharded
 from vergence.types import Caption, Erase, Method, Salient, Swap, View
 from vergence.views.salient import Saliency
 
@@ -46,9 +51,19 @@ class Parts(NamedTuple):
     scorer: Scorer
     definition: Scorer | None
     """The naive scorer, where the other is to be compared with it before the first step."""
-    backend: Backend
+    backend: Group
     optimizer: torch.optim.Optimizer
+    budget: Budget
+    """Of the servers that answer and write captions, together; it counts what they do."""
+    ahead: Ahead | None = None
+    """The next round, where it is sampled while this one trains."""
 
+
+MORE = (
+    "Go on with --resume, which begins another budget of --server-tokens and --server-seconds (0 is no bound); what is "
+    "kept is not asked again"
+)
+"""What to do when servers have used what they may."""
 
 WATCHED = View(Erase())
 """The masked view whose KL is logged for every method alike, trained on or not."""
@@ -67,8 +82,9 @@ def assemble(
     Raises:
         UserError: the config asks for something that does not exist.
     """
-    method = objectives.method(config.method, **config.options)
-    source = source or open_data(config, tell)
+    asked, method = config, objectives.method(config.method, **config.options)
+    source, processes = source or open_data(config, tell), joined(config)
+    config = here(config, processes)
     policy = adapt(
         load_policy(config),
         adapter=config.adapter,
@@ -78,22 +94,26 @@ def assemble(
         gradient_checkpointing=config.gradient_checkpointing,
         seed=config.seed,
     )
+    initial = cache(partial(_initial, config, policy))
+    backend = Sharded(processes, policy.model, shards=config.shards, offload=config.offload) if processes else ONE
     weights = [weight for weight in policy.model.parameters() if weight.requires_grad]
     optimizer = adamw(weights, lr=config.lr, betas=config.betas, weight_decay=config.weight_decay)
-    initial = cache(partial(_initial, config, policy))
+    budget = _budget(config, method, backend.size)
     return Parts(
-        config,
+        asked,
         method,
         source,
         policy,
-        _sampler(config, policy),
-        _judge(config, method, run),
-        _captioner(config, method, initial, run),
+        _sampler(config, policy, backend, run),
+        _judge(config, method, run, budget),
+        _captioner(config, method, initial, run, budget),
         _saliency(config, method),
         _scorer(config, method, policy, initial),
         _scorer(replace(config, scorer="naive"), method, policy, initial) if config.verify_scorer else None,
-        OneProcess(),
+        backend,
         optimizer,
+        budget,
+        Ahead(backend) if config.ahead else None,
     )
 
 
@@ -143,8 +163,15 @@ def _initial(config: Config, policy: Policy) -> Policy:
     return initial
 
 
-def _sampler(config: Config, policy: Policy) -> Sampler:
-    if why := refusal(policy.model, training=False):
+def _sampler(config: Config, policy: Policy, backend: Group, run: Path) -> Sampler:
+    if config.sampler != "own" and backend.rank:
+        return SampledElsewhere()
+    if config.sampler != "own":
+        from vergence.rollout.vllm import open_vllm
+
+        engine = open_vllm(config.sampler, policy, temperature=config.temperature, memory=config.sampler_memory)
+        return Unfinished(engine, run / "unfinished.json")
+    if (why := refusal(policy.model, training=False)) and is_first():
         print(f"every response is sampled from a prompt of its own (Hugging Face's generate): {why}", file=sys.stderr)
     return sampler_of(policy, at_once=config.sample_batch)
 
@@ -157,7 +184,7 @@ def _scorer(config: Config, method: Method, policy: Policy, initial: Callable[[]
     if keep == "auto":
         why = refusal(policy.model)
         keep = "leaf" if why is None else "naive"
-        if why is not None:
+        if why is not None and is_first():
             print(f"every response reads its prompt again (--scorer naive): {why}", file=sys.stderr)
     if keep == "naive":
         return Naive({name: one.logits for name, one in policies.items()}, views, temperature=config.temperature)
@@ -165,12 +192,12 @@ def _scorer(config: Config, method: Method, policy: Policy, initial: Callable[[]
     return Shared(read, views, temperature=config.temperature, keep=keep, budget=config.token_budget)
 
 
-def _judge(config: Config, method: Method, run: Path) -> Judge:
-    judge = _says_right(config, method, run)
+def _judge(config: Config, method: Method, run: Path, budget: Budget) -> Judge:
+    judge = _says_right(config, method, run, budget)
     return by_functions(load_rewards(config.rewards), judge) if config.rewards else judge
 
 
-def _says_right(config: Config, method: Method, run: Path) -> Judge:
+def _says_right(config: Config, method: Method, run: Path, budget: Budget) -> Judge:
     if method.reward.judge == "verifier":
         return by_verifier(method.reward, wording=config.wording)
     refuse_unreachable(config.reasoner)
@@ -179,13 +206,14 @@ def _says_right(config: Config, method: Method, run: Path) -> Judge:
         model=config.server_model,
         device=config.device,
         cache=run / "servers" / "reasoner",
+        budget=budget,
         remedy="Start it and go on with --resume; its address may be another",
     )
     asked = {"temperature": config.reasoner_temperature, "max_tokens": config.reasoner_tokens}
     return by_reasoner(reasoner, method.reward, wording=config.wording, **asked)
 
 
-def _captioner(config: Config, method: Method, initial: Callable[[], Policy], run: Path) -> Captioner:
+def _captioner(config: Config, method: Method, initial: Callable[[], Policy], run: Path, budget: Budget) -> Captioner:
     if not any(map(shows_captions, method.views.values())):
         return list
     frozen = initial() if config.captions == "initial" else None
@@ -198,7 +226,14 @@ def _captioner(config: Config, method: Method, initial: Callable[[], Policy], ru
         wording=config.wording,
         model=config.server_model,
         cache=run / "servers" / "captions",
+        budget=budget,
     )
+
+
+def _budget(config: Config, method: Method, processes: int) -> Budget:
+    """This process's part. One alone asks a sampler with weights of its own, and judges; captions are asked by all."""
+    asking = processes if config.sampler == "own" or any(map(shows_captions, method.views.values())) else 1
+    return Budget(-(-config.server_tokens // asking), config.server_seconds, remedy=MORE)
 
 
 def _saliency(config: Config, method: Method) -> Saliency | None:

@@ -85,19 +85,20 @@ def table(room: Room, most: int) -> Iterator[tuple[int, Memory]]:
         yield tokens, room.with_images(tokens)
 
 
-def room_of(config: Config, *, text: int, images: int) -> Room:
+def room_of(config: Config, *, text: int, images: int, found: Any = None) -> Room:
     """What a run under this config has to place, from the config of its model alone: no weights are read.
 
     Args:
         text: tokens of a prompt besides its images.
         images: to a prompt.
+        found: the model's own config, where it is not to be read from where the model is.
 
     Raises:
         UserError: there is no such model or method, or the model is not of the Qwen-VL family.
     """
     if text < 1 or images < 1:
         raise UserError(f"a prompt has at least one token of text and one image here, got {text} and {images}")
-    model = _on_meta(config)
+    model = _on_meta(config, found or config_found(config))
     policy = adapt(
         Policy(model, Reader(None, None)),
         adapter="none" if config.adapter == "none" else "lora",
@@ -126,9 +127,13 @@ def _kept(size: Sizes, config: Config) -> Sizes:
     return size._replace(weights=int(size.weights - numbers * (size.number - FOUR_BITS)))
 
 
-def _on_meta(config: Config) -> Any:
-    """The config's model without its weights."""
-    from transformers import AutoConfig, AutoModelForImageTextToText
+def config_found(config: Config) -> Any:
+    """The Hugging Face config of the config's model.
+
+    Raises:
+        UserError: there is none, or it is not of the Qwen-VL family.
+    """
+    from transformers import AutoConfig
 
     name, _ = locate(config.model)
     refuse_unreachable(config.model)
@@ -143,6 +148,13 @@ def _on_meta(config: Config) -> Any:
         raise UserError(
             f"{config.model} is a {found.model_type!r} model; how its images become tokens is known of Qwen-VL alone"
         )
+    return found
+
+
+def _on_meta(config: Config, found: Any) -> Any:
+    """The model of a Hugging Face config without its weights."""
+    from transformers import AutoModelForImageTextToText
+
     with torch.device("meta"):
         return AutoModelForImageTextToText.from_config(
             found, dtype=getattr(torch, config.dtype), attn_implementation="sdpa"

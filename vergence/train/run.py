@@ -18,71 +18,57 @@ from typing import Any
 from safetensors import SafetensorError
 
 from vergence.rewards.verify import VERSION
+from vergence.train.backend import ONE, Peers, first
 from vergence.train.config import Config
 from vergence.train.written import from_yaml, to_yaml
 from vergence.types import B, Gold, Rollout, UserError
 
 FILES = ("metrics.jsonl", "rollouts.jsonl", "traces.jsonl", "timings.jsonl")
 MAY_CHANGE = {"steps", "token_budget", "scorer", "verify_scorer", "sample_batch", "save_every", "server_model"}
-MAY_CHANGE |= {"gradient_checkpointing", "trust_remote_code"}
+MAY_CHANGE |= {"shards", "offload", "gradient_checkpointing", "trust_remote_code", "sampler_memory", "most_gap"}
+MAY_CHANGE |= {"server_tokens", "server_seconds"}
 """Fields that may differ when a run is resumed. Another cut into batches changes nothing but the rounding of sums."""
 
 
 class RunFolder:
-    """The files of one run."""
+    """The files of one run. Of several processes the first alone writes, and all of them are told when it cannot."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, peers: Peers = ONE) -> None:
+        self.path, self.peers = path, peers
 
     @classmethod
-    def start(cls, path: Path, config: Config) -> RunFolder:
+    def start(cls, path: Path, config: Config, peers: Peers = ONE) -> RunFolder:
         """A new run in an empty or missing folder.
 
         Raises:
             UserError: something is in the folder, or it cannot be written.
         """
-        refuse_used(path)
-        run = cls(path)
-        with telling_of_space(path):
-            path.mkdir(parents=True, exist_ok=True)
-            (path / "config.yaml").write_text(to_yaml(config))
-            for name in FILES:
-                (path / name).touch()
-        return run
+        first(peers, lambda: _begin(path, config))
+        return cls(path, peers)
 
     @classmethod
-    def resume(cls, path: Path, config: Config) -> RunFolder:
+    def resume(cls, path: Path, config: Config, peers: Peers = ONE) -> RunFolder:
         """A run that was started before with this config; it may have been given more steps.
 
         Raises:
             UserError: there is no run, or it is another one: the first field that differs is named.
         """
-        if not (path / "config.yaml").is_file():
-            raise UserError(f"nothing to resume: {path / 'config.yaml'} does not exist; leave --resume out to start")
-        old, new = asdict(load_run_config(path)), asdict(config)
-        if new["decay"] != "constant" and old["steps"] != new["steps"]:
-            raise UserError(
-                f"{path} was started with steps={old['steps']}, which its decaying learning rate depends on; "
-                f"resume with the same, or start anew in another --out"
-            )
-        for name in new:
-            moved = name in ("captions", "reasoner") and all("://" in str(where[name]) for where in (old, new))
-            if old[name] != new[name] and name not in MAY_CHANGE and not moved:  # a server may have another address
-                raise UserError(
-                    f"{path} holds another run: its {name} is {old[name]!r}, not {new[name]!r}. "
-                    f"Resume it as it was started, or give another --out"
-                )
-        with telling_of_space(path):
-            (path / "config.yaml").write_text(to_yaml(config))
-        return cls(path)
+        first(peers, lambda: _go_on(path, config))
+        return cls(path, peers)
 
     def append(self, name: str, records: Iterable[Mapping[str, Any]]) -> None:
         """Add lines to one of the files."""
+        first(self.peers, lambda: self._append(name, records))
+
+    def _append(self, name: str, records: Iterable[Mapping[str, Any]]) -> None:
         with telling_of_space(self.path), (self.path / name).open("a") as file:
             file.writelines(json.dumps(record) + "\n" for record in records)
 
     def forget_after(self, step: int) -> None:
         """Drop the lines of steps that will be taken again, and a last line that was torn."""
+        first(self.peers, lambda: self._forget_after(step))
+
+    def _forget_after(self, step: int) -> None:
         for path in (self.path / name for name in FILES):
             if not path.is_file() and path.name == "traces.jsonl":
                 continue  # a run that was begun before there were any
@@ -96,6 +82,35 @@ class RunFolder:
     def checkpoints(self) -> Path:
         """Where the checkpoints are."""
         return self.path / "checkpoints"
+
+
+def _begin(path: Path, config: Config) -> None:
+    refuse_used(path)
+    with telling_of_space(path):
+        path.mkdir(parents=True, exist_ok=True)
+        (path / "config.yaml").write_text(to_yaml(config))
+        for name in FILES:
+            (path / name).touch()
+
+
+def _go_on(path: Path, config: Config) -> None:
+    if not (path / "config.yaml").is_file():
+        raise UserError(f"nothing to resume: {path / 'config.yaml'} does not exist; leave --resume out to start")
+    old, new = asdict(load_run_config(path)), asdict(config)
+    if new["decay"] != "constant" and old["steps"] != new["steps"]:
+        raise UserError(
+            f"{path} was started with steps={old['steps']}, which its decaying learning rate depends on; "
+            f"resume with the same, or start anew in another --out"
+        )
+    for name in new:
+        moved = name in ("captions", "reasoner", "sampler") and all("://" in str(where[name]) for where in (old, new))
+        if old[name] != new[name] and name not in MAY_CHANGE and not moved:  # a server may have another address
+            raise UserError(
+                f"{path} holds another run: its {name} is {old[name]!r}, not {new[name]!r}. "
+                f"Resume it as it was started, or give another --out"
+            )
+    with telling_of_space(path):
+        (path / "config.yaml").write_text(to_yaml(config))
 
 
 def refuse_used(path: Path) -> None:

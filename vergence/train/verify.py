@@ -33,15 +33,17 @@ def verify(parts: Parts, pending: Pending, prompts: Prompts) -> str:
     """
     if parts.definition is None or isinstance(parts.scorer, Naive):
         return "nothing to verify: responses are scored by plain forward passes"
-    group = parts.config.siblings
+    group, backend = parts.config.siblings, parts.backend
+    backend.gather_weights()  # shares are wider than what is computed with
+    most = TOLERANCE.get(parts.policy.model.dtype, TOLERANCE[torch.bfloat16])
     rows = pending.batch.rows(slice(0, group * max(1, VERIFIED // group)))
     batch = with_advantage(rows, torch.ones_like(rows.advantage_B).index_fill(0, _odd(len(rows.key_B)), -1.0))
     budget, method = parts.config.token_budget, parts.method
-    frozen = freeze(method, batch, parts.definition, prompts, budget=budget)
-    batch = reshaped(method, batch, frozen, parts.backend)
+    frozen = freeze(method, batch, parts.definition, prompts, budget=budget, backend=backend)
+    batch = reshaped(method, batch, frozen, backend)
     reads = [read._replace(when="live") for read in reads_of_method(method)]
     scorers = (parts.definition, parts.scorer)
-    want, got = (measure(batch, scorer, prompts, reads, budget=budget).value for scorer in scorers)
+    want, got = (measure(batch, scorer, prompts, reads, budget=budget, backend=backend).value for scorer in scorers)
     nats = _largest(float((got[key] - value_BT).abs().max()) for key, value_BT in want.items())
     want, got = (_gradient(parts, batch, frozen, prompts, scorer) for scorer in scorers)
     length = _length(want.values()) or 1.0
@@ -49,7 +51,6 @@ def verify(parts: Parts, pending: Pending, prompts: Prompts) -> str:
     error = _length(got[name] - grad for name, grad in want.items()) / length
     worst = max(apart, key=lambda name: apart[name] if isfinite(apart[name]) else float("inf"))
     told = f"{nats:.0e} nats at most in a statistic, {error:.0e} in the gradient, {apart[worst]:.0e} at most in {worst}"
-    most = TOLERANCE.get(parts.policy.model.dtype, TOLERANCE[torch.bfloat16])
     if not (nats <= 10 * most and error <= most and apart[worst] <= 10 * most):
         raise UserError(
             f"the scorer {parts.config.scorer!r} differs from plain forward passes on this model by {told}; rounding "
@@ -78,6 +79,7 @@ def _gradient(parts: Parts, batch: Batch, frozen: Stats, prompts: Prompts, score
     budget = parts.config.token_budget
     accumulate(parts.method, batch, frozen, scorer, prompts, backend=parts.backend, budget=budget)
     learning = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
-    found = {name: torch.zeros_like(one) if one.grad is None else one.grad.clone() for name, one in learning.items()}
+    grads = {name: torch.zeros_like(one) if one.grad is None else one.grad for name, one in learning.items()}
+    found = {name: parts.backend.whole(grad).clone() for name, grad in grads.items()}
     model.zero_grad(set_to_none=True)
     return found

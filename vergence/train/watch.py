@@ -39,7 +39,7 @@ def looked(parts: Parts, batch: Batch, prompts: Prompts) -> Stats:
     reads = [Read("image", "logp"), Read("image", "entropy")]
     for name in ("watched", *watched_views(parts.method)):
         reads += [Read("image", "kl", name), Read(name, "logp"), Read(name, "entropy")]
-    return measure(batch, parts.scorer, prompts, reads, budget=parts.config.token_budget)
+    return measure(batch, parts.scorer, prompts, reads, budget=parts.config.token_budget, backend=parts.backend)
 
 
 def watched(parts: Parts, batch: Batch, frozen: Stats, stats: Stats) -> Metrics:
