@@ -107,6 +107,7 @@ def test_eval_prints_an_interval_for_every_world(capsys):
     assert json.loads(out)["overall"]["accuracy"]["n"] == 4
 
 
+@pytest.mark.slow
 def test_running_out_of_memory_says_what_to_lower(tmp_path):
     """A real allocation that fails: the address space is bounded."""
     code = (

@@ -72,6 +72,7 @@ def digest(policy: Policy) -> str:
     return hashlib.sha256(b"".join(state[name].numpy().tobytes() for name in sorted(state))).hexdigest()
 
 
+@pytest.mark.slow
 def test_the_first_steps_are_the_same_bits_and_another_seed_is_another_seedling():
     first = digest(raise_seedling(SHORT))
     assert digest(raise_seedling(SHORT)) == first

@@ -53,6 +53,7 @@ def test_what_cannot_be_trained_is_told_and_nothing_is_written(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_captions_are_judged_through_the_reasoner_before_and_after(tmp_path, monkeypatch):
     monkeypatch.setattr(procedure, "SCENES", 4)
     monkeypatch.setattr(procedure, "SAMPLES", 2)

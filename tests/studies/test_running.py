@@ -134,6 +134,7 @@ def test_a_run_ends_by_the_clock(tmp_path):
     assert not replace(job, seconds=100.0).whole
 
 
+@pytest.mark.slow
 def test_a_run_left_alone_stops_and_goes_on_to_what_it_would_have_been(tmp_path):
     """A real run in a process of its own: its starter goes, it saves itself, the study takes it up again."""
     plan = plan_of(arm("papo", 12, every=6))

@@ -63,7 +63,12 @@ def test_every_method_trains(name, tmp_path, echo):
     assert {key.split("/")[1] for key in first if key.count("/") == 2 and "/k3_p99" in key} == own
 
 
-@pytest.mark.parametrize("name", ["papo-grpo@full", "cppo", "cappo", "dapo"])
+SLOW = pytest.mark.slow
+
+
+@pytest.mark.parametrize(
+    "name", ["papo-grpo@full", "cppo", pytest.param("cappo", marks=SLOW), pytest.param("dapo", marks=SLOW)]
+)
 def test_sharing_prompts_changes_nothing_but_rounding(name, tmp_path):
     """Micro-batches that cut groups, gates, a reference, a caption: the first step is the same."""
     config = replace(TINY, method=name, steps=1, token_budget=500)
@@ -97,7 +102,9 @@ def test_blind_training_shows_no_image(tmp_path, monkeypatch):
     assert all((pixels == pixels[0]).all() for pixels in shown)
 
 
-@pytest.mark.parametrize("name", ["dapo", "cappo", "cppo", "vppo-dapo"])
+@pytest.mark.parametrize(
+    "name", [pytest.param("dapo", marks=SLOW), pytest.param("cappo", marks=SLOW), "cppo", "vppo-dapo"]
+)
 def test_a_resumed_run_is_the_uninterrupted_one(name, tmp_path):
     """In the middle of a round: its scenes came from several draws, and its frozen statistics must be as they were."""
     config = replace(TINY, method=name, steps=4)

@@ -224,6 +224,7 @@ def run(code: str, *arguments: str, **options) -> subprocess.CompletedProcess[st
     )
 
 
+@pytest.mark.slow
 def test_no_space_while_saving_loses_nothing_that_was_finished(tmp_path):
     """A real failing write: files may not grow past 2 MB, so the weights cannot be saved but records can."""
     out = tmp_path / "run"
