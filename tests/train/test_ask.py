@@ -19,6 +19,7 @@ from vergence.train.parts import assemble
 from vergence.train.run import read_lines
 from vergence.types import Original, UserError
 
+SLOW = pytest.mark.slow
 TINY = Config(
     steps=2, scenes_per_batch=4, siblings=4, parts=2, token_budget=800, max_tokens=40, watch_every=1, warmup=0
 )
@@ -61,9 +62,6 @@ def test_every_method_trains(name, tmp_path, echo):
     assert second["grad_norm"] > 0
     own = {view for view, how in method(name).views.items() if how.policy == "now" and how.show != Original()}
     assert {key.split("/")[1] for key in first if key.count("/") == 2 and "/k3_p99" in key} == own
-
-
-SLOW = pytest.mark.slow
 
 
 @pytest.mark.parametrize(
