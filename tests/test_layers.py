@@ -10,6 +10,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "vergence"
 LAYERS = (
     {"types", "chance"},
+    {"disk"},
     {"rewards", "sources"},
     {"scenes", "views", "scoring", "objectives"},
     {"models"},

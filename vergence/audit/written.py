@@ -9,9 +9,9 @@ from typing import Any
 from vergence.audit.conditions import KEPT, Heard
 from vergence.audit.findings import Findings
 from vergence.audit.reduction import Reduction
+from vergence.disk import telling_of_space
 from vergence.evaluate.interval import Estimate
 from vergence.evaluate.suite import Record, write_records
-from vergence.train.run import telling_of_space
 
 WAYS = ("image", "blank", "none", "facts", "words", "swapped", "changed", *KEPT, "against")
 """The names that files of answers may have: those of `conditions`, and the other model's."""

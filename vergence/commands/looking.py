@@ -260,8 +260,8 @@ def _measured(
 
     from vergence.audit.grounding import grounded
     from vergence.audit.tokens import GROUPS, estimates, perception_tokens
+    from vergence.disk import telling_of_space
     from vergence.train.display import counting
-    from vergence.train.run import telling_of_space
 
     policy, step = loading.load(str(where)), step_of(where)
     with counting(f"{name}, step {step}: questions") as told:

@@ -8,10 +8,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from vergence.disk import telling_of_space
 from vergence.evaluate.asked import image_sha
 from vergence.evaluate.suite import Keep, Record
 from vergence.rewards.verify import VERSION
-from vergence.train.run import telling_of_space
 from vergence.types import Scene, UserError
 
 AGAINST, BLIND = "-against", "-blind"

@@ -10,6 +10,7 @@ from statistics import fmean
 from typing import Any, NamedTuple
 
 from vergence import chance
+from vergence.disk import telling_of_space
 from vergence.evaluate.asked import about_asking, pixels_of, weights_of
 from vergence.evaluate.errors import error_of
 from vergence.evaluate.interval import Estimate, bootstrap
@@ -19,7 +20,7 @@ from vergence.rollout.decode import sampler_of
 from vergence.rollout.render import Wording, render
 from vergence.rollout.sampler import roll_out
 from vergence.scenes.speech import false_facts
-from vergence.train.run import about_gold, telling_of_space
+from vergence.train.run import about_gold
 from vergence.types import ORIGINAL, RewardSpec, Rollout, Scene, UserError, ViewSpec
 
 Record = dict[str, Any]

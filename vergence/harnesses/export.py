@@ -7,9 +7,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from vergence.disk import telling_of_space
 from vergence.evaluate.suite import IN_EVERY, LONGEST_LINE
 from vergence.harnesses.questions import refuse_filled
-from vergence.train.run import read_lines, telling_of_space
+from vergence.train.run import read_lines
 from vergence.types import UserError
 
 NEUTRAL = {

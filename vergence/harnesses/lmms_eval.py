@@ -16,11 +16,11 @@ import pyarrow.parquet as parquet
 import yaml
 from PIL import Image
 
+from vergence.disk import telling_of_space
 from vergence.harnesses.questions import PICTURES, Putting, counter, gold_of, read_questions, seen_first
 from vergence.models.reader import content
 from vergence.rewards.rows import ACCURACY
 from vergence.rewards.verify import verify_all
-from vergence.train.run import telling_of_space
 
 TABLE = "questions.parquet"
 METRICS = {"accuracy": True, "unparsed": False, "timed_out": False, "truncated": False}

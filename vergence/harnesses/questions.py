@@ -13,11 +13,12 @@ from math import inf
 from pathlib import Path
 from typing import Any
 
+from vergence.disk import telling_of_space
 from vergence.evaluate.asked import image_sha, level_of
 from vergence.evaluate.kept import refuse_unwritable
 from vergence.rewards.verify import VERSION
 from vergence.rollout.render import WORDINGS, put, words
-from vergence.train.run import read_lines, telling_of_space
+from vergence.train.run import read_lines
 from vergence.types import IMAGE, Gold, Scene, UserError, Wording
 
 QUESTIONS, SETTINGS, PICTURES, TOKENIZER = "questions.jsonl", "settings.json", "images", "tokenizer.json"

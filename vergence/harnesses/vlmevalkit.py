@@ -14,8 +14,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from vergence.disk import telling_of_space
 from vergence.harnesses.questions import PICTURES, QUESTIONS, Putting, read_questions, seen_first
-from vergence.train.run import telling_of_space
 from vergence.types import UserError
 
 COLUMNS = ("index", "image", "question", "answer", "item", "sample")

@@ -8,10 +8,10 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from vergence.disk import telling_of_space
 from vergence.report.legible import bounded
 from vergence.report.seen import SceneOf
 from vergence.report.viewer import POLICY, view_traces
-from vergence.train.run import telling_of_space
 from vergence.types import UserError, ViewSpec
 
 

@@ -8,10 +8,10 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from vergence.disk import telling_of_space
 from vergence.evaluate.interval import Estimate
 from vergence.report.drawing import interval, swatch
 from vergence.report.figures import short
-from vergence.train.run import telling_of_space
 from vergence.types import UserError
 
 OURS = '<meta name="generator" content="Vergence">'

@@ -9,10 +9,10 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from vergence.disk import telling_of_space
 from vergence.evaluate.interval import Estimate
 from vergence.studies.compare import Found
 from vergence.studies.sentences import verdict
-from vergence.train.run import telling_of_space
 
 FULL, PALE, RULE = "#0b4f8a", "#8a8a8a", "#d0d0d0"
 """Colours that differ in lightness too; what is told from zero is also drawn full, what is not, hollow."""

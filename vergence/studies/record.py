@@ -7,16 +7,16 @@ header's `counted`, without the zeros at its end: {"scene": ..., "world": ..., "
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from vergence.disk import telling_of_space, write_whole
 from vergence.evaluate.errors import ERRORS
 from vergence.evaluate.suite import Record
 from vergence.train.config import Config
-from vergence.train.run import read_lines, telling_of_space
+from vergence.train.run import read_lines
 from vergence.train.written import from_yaml
 from vergence.types import UserError
 
@@ -94,11 +94,9 @@ def write(path: Path, header: Mapping[str, Any], answers: Mapping[str, Sequence[
     for scene, world in worlds.items():
         seen = {condition: _listed(found[scene]) for condition, found in counts.items() if scene in found}
         lines.append({"scene": scene, "world": world, **seen})
-    partial = path.with_name(f".{path.name}.partial")
     with telling_of_space(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_text("".join(json.dumps(line, separators=(",", ":")) + "\n" for line in lines))
-        os.replace(partial, path)
+    write_whole(path, "".join(json.dumps(line, separators=(",", ":")) + "\n" for line in lines))
 
 
 def read(path: Path) -> Kept:

@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-from vergence.evaluate.kept import refuse_unwritable
+from vergence.disk import alone
 from vergence.studies.arms import Plan, started, starting
 from vergence.studies.cost import trained_seconds
 from vergence.studies.one import Job, to_json
@@ -103,7 +103,7 @@ def run(
         raise UserError(f"--cores must be at least 1, got {cores}")
     left, under_way, failed, number = missing(plan, out), [], [], 0
     waiting, of = list(left), sum(length(job) for job in left)
-    with alone(out), stopping(under_way):
+    with alone(out, "study"), stopping(under_way):
         while waiting or under_way:
             while waiting and len(under_way) < cores:
                 under_way.append(begin(waiting.pop(0), out))
@@ -184,25 +184,6 @@ def stopping(under_way: Sequence[Process]) -> Iterator[None]:
             for process in under_way:
                 process.popen.kill()
                 process.popen.wait()
-
-
-@contextmanager
-def alone(out: Path) -> Iterator[None]:
-    """No two studies at work in one folder.
-
-    Raises:
-        UserError: there is one, or nothing can be written there.
-    """
-    import fcntl
-
-    refuse_unwritable(out / ".lock")
-    out.mkdir(parents=True, exist_ok=True)
-    with (out / ".lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(f"another study is at work in {out}: wait for it, or give another --out") from None
-        yield
 
 
 def _job(plan: Plan, out: Path, name: str, seed: int, config: Config, *, trains: bool) -> Job:

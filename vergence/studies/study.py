@@ -8,13 +8,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from vergence.disk import write_whole
 from vergence.studies.arms import Plan
 from vergence.studies.compare import Found, as_json, found
 from vergence.studies.figure import draw
 from vergence.studies.running import Failure, Told, run
 from vergence.studies.sentences import sentences
 from vergence.studies.table import markdown
-from vergence.train.run import telling_of_space
 
 
 class Outcome(NamedTuple):
@@ -49,9 +49,8 @@ def study(
     for trouble in failures:
         tell(f"{trouble.name} failed: {trouble.said}; see {trouble.log}")
     what = found(plan, out)
-    with telling_of_space(out):
-        (out / "study.json").write_text(json.dumps(numbers(what, plan), indent=1) + "\n")
-        (out / "table.md").write_text(markdown(what, plan))
+    write_whole(out / "study.json", json.dumps(numbers(what, plan), indent=1) + "\n")
+    write_whole(out / "table.md", markdown(what, plan))
     files = [out / "study.json", out / "table.md", *draw(what, out)]
     return Outcome(what, failures, files)
 

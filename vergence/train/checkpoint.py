@@ -16,6 +16,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from vergence.disk import telling_of_space
 from vergence.models.adapters import is_adapted, load_adapter, save_adapter
 from vergence.models.folder import BROKEN, bars
 from vergence.models.policy import Policy
@@ -24,7 +25,7 @@ from vergence.train.card import card, numbers_of
 from vergence.train.config import Config
 from vergence.train.data import read_data
 from vergence.train.parts import Parts
-from vergence.train.run import read_lines, telling_of_space
+from vergence.train.run import read_lines
 from vergence.train.states import optimizer_tensors, pieces, restore_optimizer
 from vergence.train.written import to_yaml
 from vergence.types import Batch, Stats, UserError

@@ -17,13 +17,14 @@ from torch import Tensor
 from torch.nn import functional
 
 from vergence.chance import dice, key
+from vergence.disk import telling_of_space
 from vergence.models import reasoner as models
 from vergence.rewards.reasoner import question
 from vergence.scenes import embedded
 from vergence.scenes.canvas import COLOURS, SHAPES
 from vergence.scenes.speech import read_facts
 from vergence.scenes.split import assign, content_hash
-from vergence.train.run import refuse_used, telling_of_space
+from vergence.train.run import refuse_used
 from vergence.types import Scene, UserError
 
 LACKING = "The picture does not say."

@@ -5,18 +5,14 @@ No file holds a clock but timings.jsonl, so that equal runs are equal bytes.
 
 from __future__ import annotations
 
-import errno
 import json
 import os
-import re
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
-
+from vergence.disk import telling_of_space
 from vergence.rewards.verify import VERSION
 from vergence.train.backend import ONE, Peers, first
 from vergence.train.config import Config
@@ -181,27 +177,3 @@ def about_gold(gold: Gold) -> dict[str, Any]:
     more = {"choices": list(gold.choices)} if gold.choices else {}
     more |= {"tolerance": gold.tolerance} if gold.tolerance else {}
     return {"kind": gold.kind, **more, "verifier": VERSION}
-
-
-@contextmanager
-def telling_of_space(path: Path) -> Iterator[None]:
-    """Turn 'disk full', 'quota', 'file too large' and 'read-only' into messages that say what to do."""
-    try:
-        yield
-    except (OSError, SafetensorError) as error:
-        if _number(error) in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            raise UserError(
-                f"no space left while writing to {path}. What was finished is kept: free some space and run it again; "
-                f"a training run goes on from its last checkpoint with --resume"
-            ) from error
-        if _number(error) in (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR):
-            raise UserError(f"cannot write to {path}: {error}; give another --out") from error
-        raise
-
-
-def _number(error: OSError | SafetensorError) -> int | None:
-    """The system's error number; safetensors tells it in its message alone."""
-    if isinstance(error, OSError):
-        return error.errno
-    found = re.search(r"os error (\d+)", str(error))
-    return int(found[1]) if found else None

@@ -19,12 +19,13 @@ from torch import Tensor
 from torch.nn import functional
 
 from vergence.chance import dice, key
+from vergence.disk import telling_of_space
 from vergence.models import seedling
 from vergence.models.policy import Policy, Reader
 from vergence.rollout.render import render, render_text
 from vergence.scenes import embedded
 from vergence.scenes.canvas import COLOURS, SHAPES
-from vergence.train.run import refuse_used, telling_of_space
+from vergence.train.run import refuse_used
 from vergence.types import Original, Prompt
 
 
