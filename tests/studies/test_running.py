@@ -134,6 +134,17 @@ def test_a_run_ends_by_the_clock(tmp_path):
     assert not replace(job, seconds=100.0).whole
 
 
+def test_time_that_is_over_stays_over(tmp_path):
+    """The first step of a process is slow: the mean falls after it."""
+    lines = [json.dumps({"step": 1, "update_s": 1.5}) + "\n", json.dumps({"step": 2, "update_s": 0.1}) + "\n"]
+    (tmp_path / "timings.jsonl").write_text(lines[0])
+    assert cost.time_is_over(tmp_path, 2.0)
+    (tmp_path / "timings.jsonl").write_text("".join(lines))
+    assert cost.time_is_over(tmp_path, 2.0)
+    assert not cost.time_is_over(tmp_path, 10.0)
+    assert not cost.time_is_over(tmp_path, 0.0)
+
+
 @pytest.mark.slow
 def test_a_run_left_alone_stops_and_goes_on_to_what_it_would_have_been(tmp_path):
     """A real run in a process of its own: its starter goes, it saves itself, the study takes it up again."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import accumulate
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -18,16 +19,20 @@ TRAINING = ("ask_s", "score_s", "update_s")
 
 def trained_seconds(run: Path) -> float:
     """Seconds that a run has trained: without its evaluations, its checkpoints and its start."""
-    path = run / "timings.jsonl"
-    return sum(line.get(name, 0.0) for line in read_lines(path) for name in TRAINING) if path.is_file() else 0.0
+    return sum(_each_step(run))
 
 
 def time_is_over(run: Path, seconds: float) -> bool:
-    """Whether a run that may train so long has no time for two more steps of its usual length: the one that follows is
-    then its last. Never where `seconds` is 0."""
-    steps = sum(1 for _ in read_lines(run / "timings.jsonl")) if seconds else 0
-    spent = trained_seconds(run) if steps else 0.0
-    return steps > 0 and spent + 2 * spent / steps > seconds
+    """Whether a run that may train so long had, after one of its steps, no time for two more of their mean length: the
+    one that followed was then its last. Never where `seconds` is 0."""
+    spent = accumulate(_each_step(run)) if seconds else ()
+    return any(so_far + 2 * so_far / steps > seconds for steps, so_far in enumerate(spent, 1))
+
+
+def _each_step(run: Path) -> list[float]:
+    path = run / "timings.jsonl"
+    lines = read_lines(path) if path.is_file() else ()
+    return [sum(line.get(name, 0.0) for name in TRAINING) for line in lines]
 
 
 def passes(config: Config) -> float:
