@@ -1,4 +1,4 @@
-# make setup | demo | test | coverage | test-page | test-vllm | test-verl | slow | lint : each does all its own set-up in .venv
+# make setup | demo | test | coverage | test-page | test-vllm | test-verl | slow | faults | lint : each does all its own set-up in .venv
 PYTHON ?= python3
 VENV ?= .venv
 VLLM_VENV ?= .venv-vllm
@@ -6,7 +6,7 @@ VERL_VENV ?= .venv-verl
 READY = $(VENV)/.ready
 DECIDING = vergence/objectives vergence/views vergence/rewards
 
-.PHONY: setup demo test coverage test-page test-vllm test-verl slow lint clean
+.PHONY: setup demo test coverage test-page test-vllm test-verl slow faults lint clean
 
 setup: $(READY)
 
@@ -61,6 +61,12 @@ test-verl: $(VERL_VENV)/.ready
 
 slow: setup
 	$(VENV)/bin/python -m pytest -m slow
+
+# broken on purpose: tests, then the tables of what was killed and of what lost power
+faults: setup
+	$(VENV)/bin/python -m pytest -m faults tests/faults
+	$(VENV)/bin/python tests/faults/kills.py --points 200 --seed 0
+	$(VENV)/bin/python tests/faults/power.py --states 300 --seed 0
 
 lint: setup
 	$(VENV)/bin/ruff check .

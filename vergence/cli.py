@@ -23,6 +23,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         return
     import tyro
 
+    from vergence.train.stopping import Terminated, terminable
     from vergence.types import UserError  # it brings torch, which --help need not wait for
 
     try:
@@ -31,13 +32,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
             near = difflib.get_close_matches(meant, group or COMMANDS, n=1)
             hint = f"did you mean {near[0]!r}? " if near else ""
             raise UserError(f"there is no command {meant!r}; {hint}There are: {', '.join(group or COMMANDS)}")
-        if name == "train":  # whose options depend on the recipe
-            command(name)(rest)
-        else:
-            tyro.cli(command(name), prog=f"vergence {name}", args=rest)
+        with terminable():
+            if name == "train":  # whose options depend on the recipe
+                command(name)(rest)
+            else:
+                tyro.cli(command(name), prog=f"vergence {name}", args=rest)
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+        from vergence.rewards.secret import without_key
+        from vergence.train.display import printable  # what was wrong may be a name, or a server's words
+
+        print(f"error: {printable(without_key(str(error)))}", file=sys.stderr)
+        sys.exit(getattr(error, "status", 2))  # 3: a guard has ended a run
     except (MemoryError, RuntimeError) as error:
         from vergence.train.memory import is_out_of_memory  # a run that trains has said more: see `Memory.during`
 
@@ -48,9 +53,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(2)
     except BrokenPipeError:
         _read_no_further()
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stopped:
         print("stopped early; what was finished is kept (a training run goes on with --resume)", file=sys.stderr)
-        sys.exit(130)
+        sys.exit(0 if isinstance(stopped, Terminated) else 130)  # who sends SIGTERM asks for no more than this
 
 
 def _read_no_further() -> NoReturn:

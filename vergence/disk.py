@@ -10,7 +10,8 @@ import errno
 import os
 import re
 import shutil
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -19,7 +20,13 @@ from safetensors import SafetensorError
 from vergence.types import UserError
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-FORBIDDEN = (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR)
+FORBIDDEN = (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST)
+LOCK = ".lock"
+"""The file by which a folder is held."""
+WAITING = 0.05
+"""Seconds between looks at a folder that somebody holds."""
+REPLACED = ".replaced-"
+"""How the name of a folder begins whose place another is taking: for that moment nothing has its name."""
 
 
 def write_whole(path: Path, content: str | bytes) -> None:
@@ -40,22 +47,61 @@ def write_whole(path: Path, content: str | bytes) -> None:
 
 
 def put_in_place(partial: Path, final: Path) -> None:
-    """Sync a file, or a folder with all that is in it, and give it its name; a folder of that name is replaced."""
+    """Sync a file, or a folder with all that is in it, and give it its name; what had that name is replaced.
+
+    A folder that is replaced is renamed first: at no instant does the name stand for half a folder. Were this process
+    ended just then, it would be found as `REPLACED` and its name, and `put_back` gives it back.
+    """
     for one in (*(sorted(partial.rglob("*")) if partial.is_dir() else ()), partial):
         sync(one)
-    if partial.is_dir() and final.is_dir():
-        shutil.rmtree(final)
-    os.replace(partial, final)
+    before = final.with_name(f"{REPLACED}{final.name}")
+    if replaces := partial.is_dir() and final.is_dir():
+        shutil.rmtree(before, ignore_errors=True)
+        os.replace(final, before)
+    try:
+        os.replace(partial, final)
+    except BaseException:
+        if replaces:
+            os.replace(before, final)
+        raise
     sync(final.parent)
+    if replaces:
+        shutil.rmtree(before, ignore_errors=True)
 
 
-def append(path: Path, text: str) -> None:
+def put_back(folder: Path) -> None:
+    """In a folder, what `put_in_place` had renamed when its process ended: its name again, unless another has it."""
+    for before in folder.glob(f"{REPLACED}*"):
+        final = folder / before.name.removeprefix(REPLACED)
+        if final.exists():
+            shutil.rmtree(before)
+        else:
+            os.replace(before, final)
+
+
+def make(folder: Path) -> None:
+    """Make a folder, and those above it that are missing; their names are synced.
+
+    Raises:
+        UserError: it cannot be made.
+    """
+    missing = [one for one in (folder, *folder.parents) if not one.exists()]
+    with telling_of_space(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        for one in reversed(missing):
+            sync(one.parent)
+
+
+def append(path: Path, text: str, more: Callable[[], str] = lambda: "") -> None:
     """Add text to the end of a file in one write: all of it, or, where that fails, nothing. Not synced.
+
+    Args:
+        more: as of `telling_of_space`.
 
     Raises:
         UserError: there is no space, or it cannot be written.
     """
-    with telling_of_space(path), path.open("ab", buffering=0) as file:
+    with telling_of_space(path, more), path.open("ab", buffering=0) as file:
         content, start = text.encode(), file.tell()
         try:
             written = file.write(content)
@@ -77,51 +123,113 @@ def sync(path: Path) -> None:
 
 
 @contextmanager
-def alone(folder: Path, what: str = "process") -> Iterator[None]:
+def alone(folder: Path, what: str = "process", *, patience: float = 0.0) -> Iterator[None]:
     """Hold a folder, which is made if it is not there; nobody else can meanwhile. The end of the process gives it back,
     however it ends.
+
+    Args:
+        what: who else may hold it, for the message.
+        patience: seconds that it is waited for.
 
     Raises:
         UserError: somebody holds it, who is named; or nothing can be written there.
     """
-    import fcntl
-
+    make(folder)
     with telling_of_space(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        file = (folder / ".lock").open("a+")
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.seek(0)
-            who = file.read(40).strip()
+        handle = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        if not held(handle, patience=patience):
+            who = os.read(handle, 40).decode(errors="replace").strip()
             raise UserError(
-                f"another {what} is at work in {folder}{f' (process {who})' if who else ''}: wait for it, or give "
-                f"another --out"
-            ) from None
-        file.truncate(0)
-        file.write(str(os.getpid()))
-        file.flush()
+                f"another {what} is at work in {folder}{f' (process {who})' if who.isdecimal() else ''}: wait for it, "
+                f"or give another --out"
+            )
+        with suppress(OSError):  # it is held, whether or not there is room to say by whom
+            os.truncate(handle, 0)
+            os.pwrite(handle, str(os.getpid()).encode(), 0)
         try:
             yield
         finally:
-            file.truncate(0)  # equal runs are equal bytes
+            with suppress(OSError):
+                os.truncate(handle, 0)  # equal runs are equal bytes
+    finally:
+        os.close(handle)
+
+
+def held(handle: int, *, patience: float = 0.0) -> bool:
+    """Whether this process holds an open file now, alone, until it is closed; it is tried for so many seconds.
+
+    A file system that knows no such locks (some of clusters do not) refuses nobody.
+    """
+    import fcntl
+
+    until = time.monotonic() + patience
+    while True:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() >= until:
+                return False
+            time.sleep(WAITING)
+        except OSError as error:
+            if error.errno not in (errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK):
+                raise
+            return True
+        else:
+            return True
 
 
 @contextmanager
-def telling_of_space(path: Path) -> Iterator[None]:
-    """Turn 'disk full', 'quota', 'file too large' and 'read-only' into messages that say what to do."""
+def telling_of_space(path: Path, more: Callable[[], str] = lambda: "") -> Iterator[None]:
+    """Turn 'disk full', 'quota', 'file too large', 'read-only' and 'disk failed' into messages that say what to do.
+
+    Args:
+        more: what else there is to say where space has run out, e.g. what takes it.
+    """
     try:
         yield
     except (OSError, SafetensorError) as error:
-        if _number(error) in FULL:
+        if (number := _number(error)) in FULL:
             raise UserError(
-                f"no space left while writing to {path}. What was finished is kept: free some space and run it again; "
-                f"a training run goes on from its last checkpoint with --resume"
+                f"no space left while writing to {path} ({_why(number, path)}). {more()}What was finished is kept: "
+                f"free some space and run it again; a training run goes on from its last checkpoint with --resume"
             ) from error
         if _number(error) in FORBIDDEN:
             raise UserError(f"cannot write to {path}: {error}; give another --out") from error
+        if _number(error) == errno.EIO:
+            raise UserError(
+                f"the disk failed while writing to {path}: {error}. Look at the system's log; a training run goes on "
+                f"from its last whole checkpoint with --resume"
+            ) from error
         raise
+
+
+def _why(number: int | None, path: Path) -> str:
+    """What has run out: the disk, with what is free on it, a quota, or what one file may have."""
+    if number == errno.EDQUOT:
+        return "the quota is used up"
+    if number == errno.EFBIG:
+        return "a file may not grow so large here"
+    there = next(one for one in (path, *path.absolute().parents) if one.exists())
+    return f"{mib(shutil.disk_usage(there).free)} are free there"
+
+
+def bytes_in(folder: Path) -> int:
+    """Bytes of all files in a folder; what vanishes meanwhile is not counted."""
+    found = 0
+    for path in folder.rglob("*"):
+        with suppress(OSError):
+            found += path.stat().st_size if path.is_file() else 0
+    return found
+
+
+def mib(number: int) -> str:
+    """Bytes in words.
+
+    >>> mib(3 * 2**19), mib(5 * 2**31)
+    ('1.5 MiB', '10.0 GiB')
+    """
+    return f"{number / 2**30:.1f} GiB" if number >= 2**30 else f"{number / 2**20:.1f} MiB"
 
 
 def _number(error: OSError | SafetensorError) -> int | None:

@@ -493,6 +493,8 @@ class About(NamedTuple):
     """Each place in which this differs from the source it names."""
     reconstructed: tuple[str, ...] = ()
     """Each formula that is ours because the source does not print it."""
+    coefficient: str = ""
+    """The option that is the coefficient of the paper's own term; empty where there is no such term."""
 
 
 class Reshape(NamedTuple):

@@ -66,6 +66,7 @@ def test_a_checkpoint_is_asked_as_it_was_trained(asked, capsys, tmp_path):
     load("seedling").save(folder)
     (folder / "trainer").mkdir()
     (folder / "trainer" / "config.yaml").write_text(to_yaml(recipe("demo")))
+    (folder / "trainer" / "state.json").write_text('{"step": 1, "position": 0}')
     told = json.loads(called(capsys, folder, "--image", file, "--question", scene.question, "--json")[1])
     assert told["wording"] == "short"
     told = json.loads(

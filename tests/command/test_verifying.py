@@ -192,6 +192,7 @@ def test_an_audit_without_mathruler_says_so(paths, capsys, monkeypatch):
     assert "vergence: 1 right, 1 wrong" in printed
 
 
+@pytest.mark.slow
 def test_what_hangs_another_verifier_does_not_hang_the_audit():
     rows = [{"gold": "A", "response": "\\boxed{9**9**9**9}"}, {"gold": "None", "response": "no box"}, ROWS[0]]
     found = audits.audit([audits.Row(row, line=at) for at, row in enumerate(rows, 1)], seconds=5.0)

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from vergence.evaluate.asked import image_sha, prompt_text, weights_of
-from vergence.evaluate.kept import appending, begun, beside
+from vergence.evaluate.kept import alone, appending, begun, beside
 from vergence.evaluate.suite import answer, chunk, under
 from vergence.models.policy import load
 from vergence.scenes import embedded
@@ -45,7 +45,10 @@ def gone_on(path, policy, scenes) -> int:
     return len(asked)
 
 
-@pytest.mark.parametrize("end", ["nothing", "whole chunks", "a torn line", "within a chunk", "within the last", "all"])
+ENDS = ["nothing", "whole chunks", "a torn line", "within a chunk", "within the last", "zeros", "zeros between", "all"]
+
+
+@pytest.mark.parametrize("end", ENDS)
 def test_it_goes_on_where_it_stopped(tmp_path, policy, scenes, whole, end):
     lines, path = whole.splitlines(keepends=True), tmp_path / "some.jsonl"
     there, asked = {
@@ -54,6 +57,8 @@ def test_it_goes_on_where_it_stopped(tmp_path, policy, scenes, whole, end):
         "a torn line": (b"".join(lines[:7])[:-9], 10),
         "within a chunk": (b"".join(lines[:11]), 10),
         "within the last": (b"".join(lines[:15]), 4),
+        "zeros": (b"".join(lines[:7]) + bytes(500), 10),
+        "zeros between": (b"".join(lines[:7]) + bytes(500) + b"".join(lines[8:10]), 10),
         "all": (whole, 0),
     }[end]
     path.write_bytes(there)
@@ -124,6 +129,36 @@ def test_a_damaged_file_is_told(tmp_path, policy, scenes, whole):
     with pytest.raises(UserError, match=r"line 2 is not JSON"):
         begun(path, scenes, under(policy, seed=3, **HOW), chunk=6)
     assert begun(tmp_path / "none.jsonl", scenes, {}, chunk=6) == []
+
+
+def test_zeros_before_the_last_chunk_are_damage(tmp_path, scenes, whole):
+    """No loss of power leaves them there: each chunk is on the disk before the next one is written."""
+    path, lines = tmp_path / "some.jsonl", whole.splitlines(keepends=True)
+    path.write_bytes(lines[0] + bytes(9) + b"\n" + b"".join(lines[2:9]))
+    with pytest.raises(UserError, match=r"line 2 is not JSON"):
+        begun(path, scenes, {"samples": 2}, chunk=6)
+
+
+def test_a_chunk_is_on_the_disk_before_the_next_is_asked_for(tmp_path, monkeypatch):
+    synced = []
+    monkeypatch.setattr("vergence.evaluate.kept.sync", lambda path: synced.append((path.name, path.stat().st_size)))
+    keep = appending(tmp_path / "some.jsonl")
+    keep([{"a": 1}])
+    keep([{"a": 2}])
+    assert [one for one in synced if one[0] == "some.jsonl"] == [("some.jsonl", 9), ("some.jsonl", 18)]
+    assert synced[1][0] == tmp_path.name  # its name, once
+
+
+def test_two_processes_do_not_add_to_one_file(tmp_path):
+    path = tmp_path / "some.jsonl"
+    with alone(path), pytest.raises(UserError, match="another process is adding answers to"), alone(path):
+        raise AssertionError("both hold it")
+    assert not path.exists()  # nothing came
+    with alone(path):
+        appending(path)([{"a": 1}])
+    assert path.read_text() == '{"a": 1}\n'
+    with alone(None):
+        pass
 
 
 def test_a_record_says_what_was_asked(policy, scenes, whole):

@@ -46,6 +46,7 @@ def digest(model) -> str:
     return hashlib.sha256(b"".join(state[name].numpy().tobytes() for name in sorted(state))).hexdigest()
 
 
+@pytest.mark.slow
 def test_the_first_steps_are_the_same_bits_and_another_seed_is_another_reasoner():
     first = digest(raise_reasoner("weak", lessons=SHORT)[0])
     before = torch.random.get_rng_state()

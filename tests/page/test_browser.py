@@ -370,3 +370,31 @@ def test_one_response_that_nobody_judged(open_page, tmp_path):
     assert "At this token" in page.inner_text(".v-panel")
     page.select_option("[name=by]", label="entropy")
     assert "how unsure the model is" in page.inner_text(".v-about")
+
+
+@pytest.mark.parametrize("page", ["looks", "report", "comparison"])
+def test_what_found_its_way_into_a_page_is_not_obeyed(chromium, tmp_path, request, page):
+    """Were something once not escaped: no style sheet, script, handler, address or picture of it does anything."""
+    html = request.getfixturevalue(page).read_text(encoding="utf-8")
+    planted = (
+        "<style>body { display: none; }</style><script>document.title = 'owned';</script>"
+        '<img src="https://example.org/a.png" onerror="document.title = \'owned\'"><base href="https://example.org/">'
+        '<link rel="stylesheet" href="data:text/css,body{display:none}"><iframe src="data:text/html,a"></iframe>'
+    )
+    path = tmp_path / "page.html"
+    path.write_text(html.replace("<main>", f"{planted}<main>", 1), encoding="utf-8")
+    context = chromium.new_context()
+    opened, failed, refused = context.new_page(), [], []
+    had = []
+    opened.on("requestfinished", lambda one: had.append(one.url))
+    opened.on("requestfailed", lambda one: failed.append((one.url, one.failure)))
+    opened.on("console", lambda one: refused.append(one.text))
+    opened.goto(path.as_uri())
+    assert opened.evaluate("getComputedStyle(document.body).display") == "block"
+    assert opened.title() != "owned"
+    assert "example.org" not in opened.evaluate("document.baseURI")
+    assert {url.partition(":")[0] for url in had} <= {"file", "data"}
+    assert {how for url, how in failed if url.startswith("https:")} <= {"csp"}  # none has left the browser
+    for kind in ("style", "script", "img", "base"):
+        assert any(kind in text.lower() for text in refused), refused
+    context.close()

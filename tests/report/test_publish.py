@@ -107,6 +107,7 @@ def checkpoint(tmp_path_factory) -> Path:
     save_file({"a": torch.arange(8.0)}, folder / "model.safetensors")
     (folder / "trainer").mkdir()
     (folder / "trainer" / "config.yaml").write_text("model: /home/me/private")
+    (folder / "trainer" / "state.json").write_text('{"step": 2, "position": 0}')
     return folder
 
 
@@ -173,7 +174,7 @@ def test_a_dry_run_lists_what_would_be_sent(checkpoint, capsys):
 def test_a_dry_run_shows_the_card_that_would_be_sent_and_writes_nothing(checkpoint, tmp_path, capsys):
     folder = tmp_path / "checkpoints" / "step-000002"
     shutil.copytree(checkpoint, folder)
-    (folder / "trainer" / "state.json").write_text('{"step": 1}')
+    (folder / "trainer" / "state.json").write_text('{"step": 1, "position": 0}')
     (folder / "trainer" / "config.yaml").write_text(to_yaml(recipe("demo")))
     (tmp_path / "metrics.jsonl").write_text("")
     (tmp_path / "evaluation").mkdir()

@@ -157,6 +157,7 @@ def run(monkeypatch, out, *after: int, resume: bool = False) -> Copy:
     return made[0]
 
 
+@pytest.mark.slow
 def test_a_run_that_lost_its_sampler_is_the_uninterrupted_one(tmp_path, monkeypatch):
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     every = run(monkeypatch, whole).seen

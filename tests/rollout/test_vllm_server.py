@@ -382,6 +382,7 @@ def test_a_server_that_is_not_there_is_said_to_be_down():
         open_vllm("http://127.0.0.1:9", POLICY).follow(POLICY)
 
 
+@pytest.mark.slow
 def test_a_server_that_hangs_is_not_waited_for_without_end(monkeypatch):
     monkeypatch.setattr("vergence.rollout.vllm_request.PATIENCE", 0.2)
     monkeypatch.setattr("vergence.rollout.vllm_request.SLOWEST", 1000.0)

@@ -72,9 +72,9 @@ def test_mathematics_and_markup_are_no_tokens(text):
 def test_no_text_raises_anything_else(text, images):
     try:
         assert place(text, images).question.count(IMAGE) in (0, images)
-    except UserError:
+        assert isinstance(read_prompt("prompt", text)[0], str)
+    except UserError:  # messages in JSON may be none
         return
-    assert isinstance(read_prompt("prompt", text)[0], str)
 
 
 def test_choices_are_seen_in_a_question_only_if_their_texts_are():

@@ -323,6 +323,7 @@ def partly(family: str, how: str) -> Case:
 EVERYWHERE = {"adapters in the tower too": partial(wrapped, target_modules="all-linear")}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("family", "how", "keep"),
     [

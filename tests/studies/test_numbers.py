@@ -224,6 +224,18 @@ def test_the_best_checkpoint_and_other_worlds_have_their_own_numbers(tmp_path):
     assert "perception errors" in table
 
 
+def test_warnings_stand_in_the_order_of_the_runs(tmp_path):
+    """Not in that of a set, which is another in every process: study.json is then other bytes."""
+    names = ["sampler gap", "collapse", "length", "no signal", "gradient", "unparsed", "KL hacking", "truncation"]
+    warned = [{"step": at, "name": name} for at, name in enumerate([*names, *names[::-1]], 1)]
+    plant(tmp_path, GRPO, 0, [1, 1], header={"warnings": warned})
+    (row,) = (one for one in found(PLAN, tmp_path).rows if one.arm == "grpo")
+    assert list(row.warnings) == names
+
+
+HEADER = {"config": {}, "seconds": 0.0, "elsewhere": [], "last": 60, "best": 60}
+
+
 def test_a_record_reads_back_as_what_was_counted(tmp_path):
     given = [
         {"scene": "a", "world": "w", "status": "timed out", "finish": "length", "false_facts": 1, "error": "format"},
@@ -231,10 +243,35 @@ def test_a_record_reads_back_as_what_was_counted(tmp_path):
         {"scene": "b", "world": "w", "status": "wrong", "finish": "stop", "false_facts": 0, "error": None},
     ]
     path = place(tmp_path, "papo", 0)
-    record.write(path, {"samples": 2}, {"image": given})
+    record.write(path, {**HEADER, "samples": 2}, {"image": given})
     first, second = read(path).questions
     assert first["image"] == {"timed_out": 1, "cut_off": 1, "false_facts": 1, "format": 1, "unparsed": 1}
     assert second["image"] == {} == counted(given)["b"]
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda lines: lines[0].update(samples="four"),
+        lambda lines: lines[0].update(config={"steps": -1}),
+        lambda lines: lines[0].update(counted=7),
+        lambda lines: lines[0].pop("counted"),
+        *(lambda lines, name=name: lines[0].pop(name) for name in ("config", "samples", "elsewhere", "best")),
+        lambda lines: lines[0].update(elsewhere=[1]),
+        lambda lines: lines[1].pop("scene"),
+        lambda lines: lines[1].update(image=[{}]),
+        lambda lines: lines[1].update(image=3),
+    ],
+)
+def test_a_record_whose_content_is_damaged_is_told(tmp_path, damage):
+    plant(tmp_path, PAPO, 0, [1, 2])
+    path = place(tmp_path, "papo", 0)
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    assert read(path).samples == 4
+    damage(lines)
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    with pytest.raises(UserError, match="is no whole record of a study's run: take it away"):
+        read(path)
 
 
 def test_a_record_is_small(tmp_path):
@@ -262,7 +299,7 @@ def test_a_record_is_read_by_what_it_says_of_itself(tmp_path):
     """Its own order of what is counted, its own number of answers; and another format is refused."""
     path = place(tmp_path, "papo", 0)
     path.parent.mkdir(parents=True)
-    header = {"format": record.FORMAT, "counted": ["cut_off", "right"], "samples": 10, "elsewhere": []}
+    header = {"format": record.FORMAT, "counted": ["cut_off", "right"], **HEADER, "samples": 10}
     asked = {"scene": "a", "world": "digits", "image": [1, 3]}
     path.write_text(f"{json.dumps(header)}\n{json.dumps(asked)}\n")
     assert (read(path).share(), read(path).share("cut_off")) == ({"a": 0.3}, {"a": 0.1})

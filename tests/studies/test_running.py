@@ -3,7 +3,9 @@
 import json
 import shutil
 import sys
+import threading
 import time
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from subprocess import PIPE, STDOUT, Popen
@@ -12,10 +14,11 @@ import pytest
 from studies.planted import plant, plant_start
 
 from vergence.cli import main
+from vergence.disk import alone
 from vergence.evaluate.suite import by_question
 from vergence.evaluate.tune import answering, tune_evaluation
 from vergence.recipes import recipe
-from vergence.studies import cost, running
+from vergence.studies import cost, one, running
 from vergence.studies.arms import Arm, Plan
 from vergence.studies.compare import found
 from vergence.studies.one import Job, carry_out, from_json, to_json, trained
@@ -24,6 +27,7 @@ from vergence.studies.running import Process, begin, jobs, missing, run
 from vergence.train.checkpoint import latest, step_of
 from vergence.train.loop import train
 from vergence.train.parts import load_policy, open_data
+from vergence.train.run import read_lines
 from vergence.types import UserError
 
 FAST = {"scenes_per_batch": 4, "siblings": 2, "max_tokens": 12, "eval_scenes": 4, "eval_samples": 1, "watch_every": 0}
@@ -143,6 +147,52 @@ def test_time_that_is_over_stays_over(tmp_path):
     assert cost.time_is_over(tmp_path, 2.0)
     assert not cost.time_is_over(tmp_path, 10.0)
     assert not cost.time_is_over(tmp_path, 0.0)
+
+
+def test_a_run_that_is_still_being_saved_is_waited_for(tmp_path, monkeypatch):
+    """A study was killed, and its run has not ended yet when the next one comes."""
+    job = jobs(plan_of(arm("grpo", 1)), tmp_path)[1]
+    trains = []
+    monkeypatch.setattr(one, "trained", lambda *_: trains.append(1) or _stop())
+
+    def _stop():
+        raise KeyboardInterrupt
+
+    held = ExitStack()
+    held.enter_context(alone(job.run, "run"))
+    monkeypatch.setattr(one, "PATIENCE", 0.1)
+    with pytest.raises(UserError, match="another run is at work"):
+        carry_out(job)
+    assert not trains
+    monkeypatch.setattr(one, "PATIENCE", 60.0)
+    threading.Timer(0.3, held.close).start()
+    with pytest.raises(KeyboardInterrupt):
+        carry_out(job)
+    assert trains
+
+
+def test_a_damaged_checkpoint_is_no_end_of_a_run_and_nothing_is_answered_from_it(tmp_path):
+    job = jobs(plan_of(arm("grpo", 1)), tmp_path)[1]
+    trained(job, open_data(job.config))
+    assert job.whole
+    last = latest(job.run / "checkpoints")
+    (last / "model.safetensors").write_bytes(b"torn")
+    assert not job.whole
+    with pytest.raises(UserError, match=r"is damaged: model\.safetensors"):
+        one._checkpoint(job, 1)
+
+
+def test_the_cost_counts_steps_whose_time_was_lost(tmp_path):
+    """Killed between a checkpoint and the line of its step's times: what has no clock is what it would be."""
+    job = jobs(plan_of(arm("grpo", 2)), tmp_path)[1]
+    trained(job, open_data(job.config))
+    lines = list(read_lines(job.run / "metrics.jsonl"))
+    before = cost.measured(job.run, job.config, lines)
+    timings = job.run / "timings.jsonl"
+    timings.write_bytes(timings.read_bytes().splitlines(keepends=True)[1] + b"\0\0")
+    after = cost.measured(job.run, job.config, lines)
+    assert {name for name in before if before[name] != after[name]} <= {"seconds", "seconds_per_step"}
+    assert after["steps"] == 2
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@
 import json
 import math
 from dataclasses import replace
+from typing import ClassVar
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ import vergence.train.parts as parts_module
 import vergence.train.rounds as rounds
 from vergence.objectives import CONTROLS, METHODS, method
 from vergence.rewards.reasoner import ReasonerDown
+from vergence.rollout.decode import sampler_of
 from vergence.train.ask import MOST_DRAWS, ask
 from vergence.train.config import Config
 from vergence.train.loop import train
@@ -47,6 +49,33 @@ def echo(monkeypatch):
     return reasoner
 
 
+class Remembering:
+    """A sampler that says again what these weights have said to the same prompt with the same key."""
+
+    said: ClassVar[dict] = {}
+
+    def __init__(self, policy, at_once):
+        self.policy, self.sampler = policy, sampler_of(policy, at_once=at_once)
+
+    def __call__(self, asked, **how):
+        weights = tuple(float(weight.detach().double().sum()) for weight in self.policy.model.parameters())
+        settled = hash((weights, *how.values()))
+        names = [(settled, one.key, one.prompt.tokens, seen_in(one.prompt)) for one in asked]
+        new = {name: one for name, one in zip(names, asked, strict=True) if name not in self.said}
+        self.said.update(zip(new, self.sampler(list(new.values()), **how), strict=True))
+        return [self.said[name] for name in names]
+
+
+def seen_in(prompt):
+    return None if prompt.pixels is None else hash(prompt.pixels.numpy().tobytes())
+
+
+@pytest.fixture
+def remembering(monkeypatch):
+    """All methods put the same questions to the same weights: what is tried here is what becomes of the answers."""
+    monkeypatch.setattr(parts_module, "sampler_of", Remembering)
+
+
 def assert_healthy(run, steps):
     lines = list(read_lines(run / "metrics.jsonl"))
     assert [line["step"] for line in lines] == list(range(1, steps + 1))
@@ -56,7 +85,7 @@ def assert_healthy(run, steps):
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_every_method_trains(name, tmp_path, echo):
+def test_every_method_trains(name, tmp_path, echo, remembering):
     train(replace(TINY, method=name), tmp_path / "run")
     first, second = assert_healthy(tmp_path / "run", 2)
     assert second["grad_norm"] > 0
@@ -64,10 +93,11 @@ def test_every_method_trains(name, tmp_path, echo):
     assert {key.split("/")[1] for key in first if key.count("/") == 2 and "/k3_p99" in key} == own
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", ["papo-grpo@full", "cppo", pytest.param("cappo", marks=SLOW), pytest.param("dapo", marks=SLOW)]
 )
-def test_sharing_prompts_changes_nothing_but_rounding(name, tmp_path):
+def test_sharing_prompts_changes_nothing_but_rounding(name, tmp_path, remembering):
     """Micro-batches that cut groups, gates, a reference, a caption: the first step is the same."""
     config = replace(TINY, method=name, steps=1, token_budget=500)
     scorers = ("naive", "graph", "leaf", "recompute")
@@ -78,8 +108,9 @@ def test_sharing_prompts_changes_nothing_but_rounding(name, tmp_path):
         assert naive == pytest.approx(one, rel=1e-3, abs=2e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("control", CONTROLS)
-def test_every_control_trains(control, tmp_path):
+def test_every_control_trains(control, tmp_path, remembering):
     name = "vppo" if control == "random" else "papo"
     train(replace(TINY, method=f"{name}+{control}"), tmp_path / "run")
     assert_healthy(tmp_path / "run", 2)
@@ -247,7 +278,7 @@ def test_a_gated_view_is_spent_on_what_it_trains_alone(tmp_path, monkeypatch):
     assert seen == {"anchor": through, "kept": through, "removed": 2 * through}
 
 
-def test_a_fresh_selection_is_read_before_every_step(tmp_path, monkeypatch):
+def test_a_fresh_selection_is_read_before_every_step(tmp_path, monkeypatch, remembering):
     config = replace(TINY, method="cppo", options={"fresh": "yes"}, watch_every=0)
     counted = []
     freeze = rounds.freeze
@@ -267,7 +298,7 @@ def test_chance_of_a_token_is_nobodys_but_its_own(tmp_path):
     assert 0.4 < batch.chance_BT[batch.mask_BT].mean() < 0.6
 
 
-def test_the_drift_of_weighted_advantages_is_logged(tmp_path):
+def test_the_drift_of_weighted_advantages_is_logged(tmp_path, remembering):
     """CapPO's weights spoil the zero mean over siblings: what is logged is the mean of w A; `recentre` takes it out."""
     drifts = {}
     for recentre in ("no", "yes"):

@@ -13,9 +13,10 @@ from vergence.rollout.sampler import roll_out
 from vergence.scenes import embedded
 from vergence.train.backend import ONE, Group, OneProcess, Peers, SaidElsewhere, alike, first, together
 from vergence.train.config import Config
+from vergence.train.course import keeping_what_is_finished
 from vergence.train.division import PROMPT, by_itself, each, each_its_part, put_together, shares, slices
-from vergence.train.loop import keeping_what_is_finished, refuse_unlike
 from vergence.train.memory import HalfUpdated, OutOfMemory, during
+from vergence.train.opening import refuse_unlike
 from vergence.train.processes import PeerGone, SampledElsewhere, hearing, joined, own_device, refuse_alone
 from vergence.train.run import RunFolder
 from vergence.train.states import pieces

@@ -292,6 +292,7 @@ def test_a_log_probability_that_is_no_number_stops_the_run(broken):
     refuse_wide(gap(*drawn(), cap=2.0), Config(sampler="vllm"), tokens=9)  # without a bound, only that is refused
 
 
+@pytest.mark.slow
 def test_weights_that_did_not_arrive_are_told(tmp_path, monkeypatch):
     """The fault that the bound is for: an engine that keeps its first weights. It is right in the first round only."""
     monkeypatch.setattr(Follower, "follow", lambda self, policy: None)

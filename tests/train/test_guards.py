@@ -1,13 +1,16 @@
 """Each way of failing, planted in a healthy log, raises its warning and no other; a healthy log raises none."""
 
+import pickle
 import random
+from itertools import pairwise
+from statistics import median
 
 import pytest
 
 from vergence.train.config import Config
 from vergence.train.forewarned import forewarned
 from vergence.train.guards import GUARDS, Watchman, raised
-from vergence.train.past import NOW, START, Past
+from vergence.train.past import JUMPS, NOW, START, Past
 
 STEPS, FROM = 120, 60
 """Steps of a planted log, and the first at which something goes wrong in it."""
@@ -37,12 +40,18 @@ def healthy(seed: int = 0, rollouts: int = 256, steps: int = STEPS) -> list[dict
             "perception/caption_leak": share(0.02),
             "sampler/gap_mean": 0.006 * apart.lognormvariate(0, 0.2),
             "sampler/gap_of_most": 0.06 * apart.lognormvariate(0, 0.2),
+            "completions/disavowal": sum(apart.random() < 0.01 for _ in range(rollouts)) / rollouts,
+            "completions/repetition": sum(apart.random() < 0.02 for _ in range(rollouts)) / rollouts,
         }
         if step % 5 == 1:
             more = (1 + 0.5 * done) * chance.lognormvariate(0, 0.1)
             masked = {"kl": 0.25, "k3": 0.2, "k3_p99": 5.0, "k3_variance": 0.9}
             line |= {f"perception/{name}_masked": value * more for name, value in masked.items()}
             line["perception/gradient_ratio"] = chance.lognormvariate(-1.5, 0.5)
+            less = (1 - 0.15 * done) * apart.lognormvariate(0, 0.03)
+            entropies = {"entropy_masked": 0.37, "removed/entropy": 0.36, "kept/entropy": 0.33}
+            line |= {f"perception/{name}": value * less for name, value in entropies.items()}
+            line |= {"perception/removed/kl": 0.18 * apart.lognormvariate(0, 0.1), "perception/kept/kl": 0.0004}
         lines.append(line)
     return lines
 
@@ -86,11 +95,25 @@ PLANTED = {
     "looks less": {"perception/kl_masked": 0.2},
     "timed out": {"rewards/timed_out": at(0.1)},
     "sampler gap": {"sampler/gap_mean": 7.0},
+    "view entropy explosion": {"perception/removed/entropy": at(1.3)},
+    "view entropy collapse": {"perception/entropy_masked": 0.05},
+    "view without effect": {"perception/removed/kl": at(0.0003)},
+    "repetition": {"completions/repetition": at(0.2)},
+    "disavowal": {"completions/disavowal": at(0.3)},
 }
+ALWAYS = {
+    "all unparsed": ("rewards/unparsed", 1.0, 3),
+    "no signal": ("frac_reward_zero_std", 0.97, 5),
+    "view without effect": ("perception/removed/kl", 0.008, 6),
+    "caption leak": ("perception/caption_leak", 0.7, 3),
+    "disavowal": ("completions/disavowal", 0.8, 3),
+}
+"""What is seen from the first steps on: guard -> the number, what it is from the first line on, the step at which it is
+raised (the sixth is the second watched round)."""
 
 
 def test_every_guard_is_tried():
-    assert PLANTED.keys() == GUARDS.keys()
+    assert PLANTED.keys() | ALWAYS.keys() == GUARDS.keys()
 
 
 @pytest.mark.parametrize("name", PLANTED)
@@ -98,8 +121,73 @@ def test_what_is_planted_is_raised_and_nothing_else(name):
     found = raised(planted(**PLANTED[name]))
     assert [one.name for one in found] == [name]
     assert FROM <= found[0].step <= FROM + 25
+    assert FROM - 4 <= found[0].since <= found[0].step
     assert "\n" not in found[0].said
     assert found[0].said[-1] != "."
+
+
+@pytest.mark.parametrize("name", ALWAYS)
+def test_what_is_wrong_from_the_first_step_is_told_within_a_few(name):
+    number, value, step = ALWAYS[name]
+    lines = [{**line, number: value} if number in line else line for line in healthy(steps=40)]
+    assert [(one.step, one.name, one.since) for one in raised(lines)] == [(step, name, 1)]
+
+
+@pytest.mark.parametrize("name", ALWAYS)
+def test_a_bad_first_step_alone_is_no_reason(name):
+    number, value, _ = ALWAYS[name]
+    lines = healthy(steps=40)
+    lines[0] |= {number: value}
+    assert raised(lines) == []
+
+
+def test_a_view_that_keeps_the_image_may_be_as_near_as_it_likes():
+    lines = [{**line, **{key: 0.0 for key in line if key == "perception/kept/kl"}} for line in healthy(steps=40)]
+    assert raised(lines) == []
+
+
+def test_a_perception_term_that_is_fed_is_seen_in_entropies_and_in_the_clip_alone():
+    """arXiv:2507.06448 section 5.3: both entropies rise, the upper clip climbs; where no such term is maximised, an
+    entropy that doubles is none."""
+    heated = {"perception/entropy_masked": 2.3, "rewards/accuracy": falling}
+    assert [one.name for one in raised(planted(**heated))] == ["KL hacking"]
+    clipped = {"clip_ratio/high": 14.0, "rewards/accuracy": falling}
+    assert [one.name for one in raised(planted(**clipped))] == ["KL hacking"]
+    assert raised(planted(**{"clip_ratio/high": 14.0})) == []
+    for changes in (heated, clipped):
+        without = [{key: value for key, value in line.items() if "loss" not in key} for line in planted(**changes)]
+        assert raised(without) == []
+
+
+def test_dynamic_sampling_that_hardly_finds_a_group_is_told_before_it_gives_up():
+    lines = [{**line, "sampling/draws": 2 if line["step"] < 30 else 12} for line in healthy(steps=40)]
+    (found,) = raised(lines)
+    assert (found.step, found.name, found.since) == (31, "no signal", 30)
+
+
+def test_the_step_of_a_spike_is_the_step_it_is_about():
+    (found,) = raised(planted(grad_norm=lambda old, step: 40 * old if step == 80 else old))
+    assert (found.step, found.since) == (80, 80)
+
+
+def test_of_a_long_run_only_what_comparing_needs_is_kept():
+    """And what is kept says the same as the whole log would."""
+    chance, past, values, sizes = random.Random(3), Past(), [], []
+    for step in range(1, 6001):
+        values.append(chance.gauss(1.0, 0.1) + (step > 4000))
+        past.add({"step": step, "x": values[-1], "perception/kl_masked": values[-1]})
+        if step % 1500 == 0:
+            sizes.append(len(pickle.dumps(past)))
+    assert max(sizes[1:]) - min(sizes[1:]) < 200
+    assert sizes[-1] < 60_000
+    assert past.start("x") == median(values[:START])
+    assert past.now("x") == median(values[-NOW:])
+    assert past.best("x") == max(median(values[end - NOW : end]) for end in range(NOW, len(values) + 1))
+    jumps = [abs(one - other) for one, other in pairwise(values)][-JUMPS:]
+    assert past.noise("x") == sorted(jumps)[len(jumps) // 2] / 0.954
+    assert past.since("x") == 6000 - NOW + 1
+    assert past.since("perception/kl_masked") == 6000
+    assert past.last("x", 21) == values[-21:]
 
 
 @pytest.mark.parametrize("seed", range(12))
@@ -116,7 +204,7 @@ def test_what_is_raised_stays_raised():
     lines = [{**line, "step": step} for step, line in enumerate(lines, 1)]
     everything = raised(lines)
     assert len(everything) > len(GUARDS) / 2
-    for cut in (*range(0, len(lines), 90), everything[0].step - 1, everything[0].step):
+    for cut in (*range(0, len(lines), 250), everything[0].step - 1, everything[0].step):
         assert raised(lines[:cut]) == [one for one in everything if one.step <= cut]
 
 
@@ -198,9 +286,10 @@ def test_noise_hides_a_fall_that_it_could_have_made():
     for step in range(1, 60):
         past.add({"step": step, "rewards/accuracy": sum(chance.random() < 0.5 for _ in range(8)) / 8})
     assert past.noise("rewards/accuracy") == pytest.approx((0.25 / 8) ** 0.5, rel=0.5)
-    past._best["rewards/accuracy"] = past.now("rewards/accuracy") + 3.5 * past.noise("rewards/accuracy")
+    right = past._numbers["rewards/accuracy"]
+    right.best = past.now("rewards/accuracy") + 3.5 * past.noise("rewards/accuracy")
     assert not past.fallen("rewards/accuracy", 0.9, 4.0)
-    past._best["rewards/accuracy"] += past.noise("rewards/accuracy")
+    right.best += past.noise("rewards/accuracy")
     assert past.fallen("rewards/accuracy", 0.9, 4.0)
 
 
@@ -221,8 +310,32 @@ def test_noise_of_a_normal_number():
         (Config(method="papo", model="some/folder", options={"gamma": "0.02", "eta": "0.05"}), 0),
         (Config(method="papo", options={"fraction": "1.0", "gamma": "0.2"}), 2),
         (Config(method="papo", options={"gamma": "much"}), 0),
+        (Config(method="papo", model="some/folder", options={"beta": "0", "eta": "0.03"}), 1),
+        (Config(method="papo", model="some/folder", options={"gamma": "0.01", "beta": "0", "eta": "0.03"}), 0),
+        (Config(method="papo", model="some/folder", options={"gamma": "0.01", "beta": "0"}), 1),
+        (Config(method="papo-dapo", model="some/folder"), 0),
+        (Config(method="papo-dapo", model="some/folder", options={"eta": "0"}), 1),
+        (Config(method="papo+shuffled", options={"gamma": "0.2"}), 1),
+        (Config(method="papo+reversed", options={"gamma": "0.2"}), 0),
+        (Config(method="dapo", model="some/folder"), 1),
+        (Config(method="dapo", model="some/folder", options={"entropy": "0.03"}), 0),
+        (Config(method="dapo"), 0),
+        (Config(method="vppo", model="some/folder"), 0),
+        (Config(method="vppo", model="some/folder", options={"entropy": "0"}), 1),
+        (Config(method="nothing like it"), 0),
+        (Config(method="grpo", guards={"collapse": "back"}), 1),
         (Config(method="grpo"), 0),
     ],
 )
 def test_settings_known_to_end_badly_are_told_before(config, expected):
     assert len(forewarned(config)) == expected
+
+
+def test_a_surge_without_a_perception_term_has_another_cause():
+    """GRPO whose reward pays for brevity: the KL to the masked view grows while answers get worse."""
+    changes = {**{f"perception/{name}_masked": 5.0 for name in ("kl", "k3")}, "rewards/accuracy": falling}
+    lines = planted(**changes)
+    assert [one.name for one in raised(lines)] == ["KL hacking"]
+    assert raised([{key: value for key, value in line.items() if key != "loss/perception"} for line in lines]) == []
+    contrast = [{**line, "loss/contrast": 0.006} for line in lines]
+    assert [one.name for one in raised(contrast)] == ["KL hacking"]

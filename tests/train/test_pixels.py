@@ -81,6 +81,7 @@ def test_the_context_bounds_images_too(lora):
     assert made.trouble(696, 2**20) == "memory"
 
 
+@pytest.mark.slow
 def test_what_does_not_fit_for_the_context_is_not_blamed_on_memory(models, capsys):
     given = ["data", "pixels", "--recipe", "qwen2.5-vl-3b-lora", "--model", models["3b"], "--memory", "200GiB"]
     with pytest.raises(SystemExit):

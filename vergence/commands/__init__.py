@@ -20,6 +20,7 @@ COMMANDS = {
     "tokens": "looking.tokens",
     "study": "studying.study",
     "report": "showing.report",
+    "same": "comparing.same",
     "push": "sharing.push",
     "export": "exporting.export",
     "methods": "catalogue.methods",

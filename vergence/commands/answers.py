@@ -89,10 +89,10 @@ class Asking(NamedTuple):
             other: what is asked otherwise than `how` says.
 
         Raises:
-            UserError: there is no such model, or `out` holds answers to something else.
+            UserError: there is no such model; or `out` holds answers to something else, or another process adds to it.
         """
         from vergence.evaluate import suite
-        from vergence.evaluate.kept import appending, begun
+        from vergence.evaluate.kept import alone, appending, begun
         from vergence.evaluate.pipeline import answer_by_reasoner
         from vergence.rollout.reason import load_reasoner
         from vergence.train.display import counting
@@ -107,8 +107,8 @@ class Asking(NamedTuple):
             reasoner = load_reasoner(name, model=model_there, cache=cache, device=self.loading.device)
             under["reasoner"] = self.behind.named
         chunk = given["at_once"] if self.behind.reasoner else suite.chunk(given["samples"], given["at_once"])
-        done = begun(out, self.scenes, under, chunk=chunk) if out else []
-        with counting("answers") as told:
+        with alone(out), counting("answers") as told:
+            done = begun(out, self.scenes, under, chunk=chunk) if out else []
             asked = {"told": told, "keep": appending(out), "done": done, **given}
             if self.behind.reasoner:
                 return answer_by_reasoner(policy, reasoner, self.scenes, named=under["reasoner"], **asked)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from vergence.train.display import printable
 from vergence.types import UserError, Wording
 
 if TYPE_CHECKING:
@@ -85,12 +86,15 @@ class Data:
     """Of numbers among the answers, relative."""
     skip_refused: bool = False
     """Go on without the rows that cannot be used."""
+    pictures: str = ""
+    """A folder besides the data's own that its pictures may be read from; paths count from it too."""
 
     def open(self, trained: Config | None = None) -> Source:
         """The source; what is left out of it is said on standard error.
 
         Args:
-            trained: the model's config, whose columns and tolerance hold for its own data unless others are given.
+            trained: the model's config, whose columns and tolerance hold for its own data unless others are given. What
+                may be read is the user's to say: no config of a model's names another folder.
 
         Raises:
             UserError: there is none, or rows cannot be used; or there is no such world, needed or not.
@@ -108,7 +112,8 @@ class Data:
             columns=columns or (own.columns if own else {}),
             tolerance=self.tolerance or (own.tolerance if own else 0.0),
             skip_refused=self.skip_refused,
-            tell=lambda line: print(line, file=sys.stderr),
+            pictures=self.pictures,
+            tell=lambda line: print(printable(line), file=sys.stderr),
         )
 
 
@@ -146,21 +151,41 @@ def use(threads: int | None) -> None:
 def model_of(given: str) -> str | Path:
     """What `models.policy.load` takes: of a run folder its last checkpoint, of anything else itself.
 
+    Of a checkpoint the model's files are hashed first, which takes about as long as to load them.
+
     >>> model_of("seedling")
     'seedling'
 
     Raises:
-        UserError: it is a run folder without a checkpoint.
+        UserError: it is a run folder without a checkpoint, or the checkpoint is damaged.
     """
     checkpoints = Path(given) / "checkpoints"
-    if given == "seedling" or not checkpoints.is_dir() or (Path(given) / "config.json").exists():
+    is_run = given != "seedling" and checkpoints.is_dir() and not (Path(given) / "config.json").exists()
+    if not is_run and not (Path(given) / "trainer").is_dir():
         return given
     from vergence.train.checkpoint import latest
+    from vergence.train.keeping import refuse_damaged
 
-    last = latest(checkpoints)
+    last = latest(checkpoints) if is_run else Path(given)
     if last is None:
         raise UserError(f"{given} is a run without a checkpoint; train it further (--resume), or name another model")
-    return last
+    refuse_damaged(last)
+    return last if is_run else given
+
+
+def refuse_unnamed(run: str, began_with: str | Path, typed: Sequence[str]) -> None:
+    """Raise if a run says that it began with a model of the Hub: what a folder names is fetched only if the user does.
+
+    Raises:
+        UserError: it does, and the model is none of those that the user has typed.
+    """
+    from vergence.models.folder import locate
+
+    if str(began_with) not in typed and not locate(began_with)[1]:
+        raise UserError(
+            f"{run} says that it began with {began_with}, which is no folder here: name that model too, or leave out "
+            "--steps all"
+        )
 
 
 def trained_as(model: str | Path) -> Config | None:
@@ -204,8 +229,3 @@ def settings(given: Sequence[str], option: str, example: str) -> dict[str, str]:
             raise UserError(f"{option} has {name!r} twice")
         found[name] = value
     return found
-
-
-def printable(text: str) -> str:
-    """Without what a terminal would obey: the text is a model's."""
-    return "".join(char if char.isprintable() or char in "\n\t" else " " for char in text).strip()

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from vergence.commands.given import Data, Loading, asked_as, held_out, model_of, printable, trained_as
+from vergence.commands.given import Data, Loading, asked_as, held_out, model_of, printable, refuse_unnamed, trained_as
 from vergence.report.table import print_json
 from vergence.types import Erase, Scene, UserError, Wording
 
@@ -221,7 +221,7 @@ def tokens(
             raise UserError(f"--out {out} is there already; give another file")
         refuse_unwritable(out)
     masked, done, found = Erase(fraction, cell), {}, []
-    for name, where in [one for model in models for one in checkpoints_of(model, steps)]:
+    for name, where in [one for model in models for one in checkpoints_of(model, steps, models)]:
         trained = trained_as(where) or trained_as(model_of(name))
         how = {**asking.of(name, trained), "masked": masked, "derived": derived}
         key = (str(where), *how.values(), data.scenes)
@@ -235,20 +235,25 @@ def tokens(
         print_found(found)
 
 
-def checkpoints_of(model: str, steps: str) -> list[tuple[str, str | Path]]:
+def checkpoints_of(model: str, steps: str, typed: tuple[str, ...] = ()) -> list[tuple[str, str | Path]]:
     """The checkpoints that are meant, each with what it is called; of a run's the model it began with comes first.
 
     >>> checkpoints_of("seedling", "all")
     [('seedling', 'seedling')]
 
+    Args:
+        typed: All models that the user has named.
+
     Raises:
-        UserError: it is a run without a checkpoint.
+        UserError: it is a run without a checkpoint; or see `refuse_unnamed`.
     """
     last = model_of(model)
     if steps == "last" or Path(last).parent.name != "checkpoints" or Path(last) == Path(model):
         return [(model, last)]
     trained = trained_as(last)
     first = [(model, trained.model)] if trained is not None else []
+    if first:
+        refuse_unnamed(model, first[0][1], typed)
     return first + [(model, path) for path in sorted(Path(last).parent.glob("step-*")) if path.is_dir()]
 
 

@@ -31,6 +31,7 @@ def data_check(
     source: Positional[str],
     columns: tuple[str, ...] = (),
     tolerance: float = 0.0,
+    pictures: str = "",
     model: str = "",
     patch: int = 14,
     min_pixels: int = 0,
@@ -52,6 +53,7 @@ def data_check(
         source: A file or folder, a Hub name, a known data set as name:path (docs/data.md), or "embedded".
         columns: Names of the data's columns where they are not known, as OURS=THEIRS: question=prompt_text.
         tolerance: Of numbers among the answers, relative; 0 is exact.
+        pictures: A folder besides the data's own that its pictures may be read from; paths count from it too.
         model: Whose tokenizer counts the questions, and whose image processor the images: a folder or a Hub name.
         patch: Side of a patch, pixels: 14 in Qwen2-VL and Qwen2.5-VL, 16 in Qwen3-VL.
         min_pixels: Smaller images are enlarged to so many. 0: as the model says, else 3,136.
@@ -66,27 +68,23 @@ def data_check(
         json: Print one line of JSON.
     """
     from vergence.scenes.counted import Counted
-    from vergence.scenes.listing import write_list
+    from vergence.scenes.listing import write_list, writing_list
+    from vergence.scenes.refusals import Refusals
 
-    if not 0 <= tolerance < 1 or max_tokens < 0:
-        raise UserError(f"--tolerance is relative and lies in [0, 1), got {tolerance}; --max-tokens is at least 0")
+    reading = _as_read(columns, tolerance, pictures, max_tokens)
     _check_outputs(refused, out, sheet, against)
     if source == "embedded":
         if refused or against or json:
             raise UserError("--refused, --against and --json are for data sets: the embedded worlds have no rows")
         _check_embedded(number, sheet or Path("data-check.png"))
         return
-    counted = Counted(*_reading(model, patch, min_pixels, max_pixels), max_tokens)
-    reading = {"columns": settings(columns, "--columns", "question=prompt_text"), "tolerance": tolerance}
-    found = _counted(source, reading, counted, against, sheet, decode=decode)
-    if refused:
-        write_list(refused, (one._asdict() for one in (*counted.refused, *counted.long)))
+    with writing_list(refused) as write:
+        listed = [Refusals(lambda one: write(one._asdict())) for _ in ("too long", "refused")]
+        counted = Counted(*_reading(model, patch, min_pixels, max_pixels), max_tokens, *listed)
+        found = _counted(source, reading, counted, against, sheet, decode=decode)
     if out:
         write_list(out, found.get("overlap", {}).get("pairs", []))
-    if json:
-        print_json(found)
-    else:
-        _tell(found, listed=bool(refused))
+    print_json(found) if json else _tell(found, listed=bool(refused))
 
 
 def data_sources(name: Positional[str] = "", json: bool = False) -> None:
@@ -114,6 +112,14 @@ def data_sources(name: Positional[str] = "", json: bool = False) -> None:
         rows = [[each.name, rows_in_words(each), each.licence, ", ".join(each.unverified) or "-"] for each in KNOWN]
         print_table("known data sets", ["name", "rows", "licence", "unverified"], rows)
         print("`vergence data sources NAME` shows one; open it as NAME:PATH, or by its name on the Hub.")
+
+
+def _as_read(columns: tuple[str, ...], tolerance: float, pictures: str, max_tokens: int) -> dict[str, Any]:
+    """How rows are read: arguments of `survey`."""
+    if not 0 <= tolerance < 1 or max_tokens < 0:
+        raise UserError(f"--tolerance is relative and lies in [0, 1), got {tolerance}; --max-tokens is at least 0")
+    named = settings(columns, "--columns", "question=prompt_text")
+    return {"columns": named, "tolerance": tolerance, "pictures": pictures}
 
 
 def _check_outputs(refused: Path | None, out: Path | None, sheet: Path | None, against: str) -> None:
@@ -164,11 +170,11 @@ def _counted(
     found = {"source": source, "read": list(mine.said), **counted.summary()}
     found["warnings"] = _warnings(mine, found["rows"])
     if looks is not None:
-        others, theirs, other = survey(against), Looks(), Counted()
+        others, theirs, other = survey(against, pictures=reading["pictures"]), Looks(), Counted()
         found["read"] += others.said
         with _slowly("rows of the other", others.expected_rows) as told:
             take(others, other, theirs, told=told)
-        rows = {"rows": len(looks.places), "other rows": len(theirs.places) + len(other.refused)}
+        rows = {"rows": len(looks.places), "other rows": len(theirs.places) + other.refusals.number}
         rows["other sound"] = len(theirs.places)
         found["overlap"] = {"with": against, **rows, **_shared(list(overlap(looks, theirs)))}
     if sheet and scenes:

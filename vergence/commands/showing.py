@@ -7,7 +7,7 @@ import tyro
 Positional = tyro.conf.Positional
 
 
-def report(runs: Positional[tuple[Path, ...]], out: Path | None = None, json: bool = False) -> None:
+def report(runs: Positional[tuple[Path, ...]], out: Path | None = None, pictures: str = "", json: bool = False) -> None:
     """Write a run's page, report.html, from its files; or one page that compares several runs.
 
     Example: vergence report runs/mine
@@ -16,9 +16,12 @@ def report(runs: Positional[tuple[Path, ...]], out: Path | None = None, json: bo
     Runs that were evaluated are compared on the same questions, each with the first: paired differences with their
     intervals, p and Holm's correction. Where they were not asked the same questions, that is an error.
 
+    Nobody is asked for anything: the pictures of a run's data are had from this machine, or the page says why not.
+
     Args:
         runs: The run folders: one, or several to compare.
         out: Where to write the page. By default report.html in the run's folder, or comparison.html where one stands.
+        pictures: Of one run: a folder besides the data's own that its pictures may be read from.
         json: For several runs, print in one line what the page says: settings that differ, warnings, differences.
     """
     from vergence.report import compare
@@ -30,7 +33,7 @@ def report(runs: Positional[tuple[Path, ...]], out: Path | None = None, json: bo
     if not runs:
         raise UserError("name a run folder, such as `vergence report runs/mine`, or several to compare them")
     if len(runs) == 1:
-        path = write(runs[0], out=out)
+        path = write(runs[0], out=out, pictures=pictures)
         print_json({"page": str(path)}) if json else print(path)
         return
     path = Path(compare.PAGE) if out is None else out

@@ -6,11 +6,10 @@ import os
 import sys
 from collections.abc import Set
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from vergence.commands.given import settings
+from vergence.commands.given import printable, settings
 from vergence.report.table import print_json, print_table
 from vergence.types import UserError
 
@@ -68,10 +67,9 @@ def study(
     chosen = _planned(named, crossing, steps) if named else _crossed(**crossing, steps=steps, seconds=seconds)
     given = {"seeds": seeds or None, "seconds": seconds or None, "questions": questions}
     chosen = replace(chosen, **{name: value for name, value in given.items() if value is not None})
-    tell = partial(print, file=sys.stderr)
-    tell(f"{len(chosen.arms)} arms x {len(chosen.seeds)} seeds: {', '.join(chosen.names)}")
+    _tell(f"{len(chosen.arms)} arms x {len(chosen.seeds)} seeds: {', '.join(chosen.names)}")
     with counting("seconds of training" if chosen.seconds else "steps") as told:
-        outcome = run(chosen, out, cores=_cores(cores), tell=tell, told=told, run_missing=not reprint)
+        outcome = run(chosen, out, cores=_cores(cores), tell=_tell, told=told, run_missing=not reprint)
     _print(outcome, chosen, json=json)
     if outcome.failures:
         names = ", ".join(one.name for one in outcome.failures)
@@ -79,6 +77,11 @@ def study(
             f"{len(outcome.failures)} run(s) failed: {names}. What they said is in {out / 'logs'}; the same command "
             "once more goes on with them"
         )
+
+
+def _tell(line: str) -> None:
+    """A line for people, who may read results from standard output."""
+    print(printable(line), file=sys.stderr)
 
 
 def _print(outcome: Outcome, plan: Plan, *, json: bool) -> None:
@@ -133,7 +136,7 @@ def _crossed(
     length = {"steps": str(ENDLESS if seconds else steps)} if seconds or steps is not None else {}
     arms, told = cross(recipe, methods=methods, controls=controls, settings={**given, **length}, sweeps=parsed(sweep))
     for line in told:
-        print(line, file=sys.stderr)
+        _tell(line)
     return Plan(arms=arms, seeds=(0, 1, 2, 3, 4), seconds=seconds)
 
 

@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
-from vergence.commands.given import model_of, settings, use
+from vergence.commands.given import model_of, printable, settings, use
 from vergence.report.table import print_json, print_table
 from vergence.types import UserError
 
@@ -72,6 +72,7 @@ def train(arguments: Sequence[str]) -> None:
     """Train by a recipe, any field of which can be replaced."""
     from vergence.recipes import recipe
     from vergence.train.config import Config
+    from vergence.train.trusted import refuse_unasked
     from vergence.train.written import load_config
 
     # the recipe and the method decide the defaults of all other options, so they are looked up first
@@ -85,8 +86,10 @@ def train(arguments: Sequence[str]) -> None:
         out: Path,
         recipe: Positional[str] = "demo",
         config: Path | None = None,
+        trust_config: bool = False,
         fields: Annotated[Config, tyro.conf.arg(name="")] = start,
         set: tuple[str, ...] = (),
+        guard: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = (),
         columns: tuple[str, ...] = (),
         resume: bool = False,
         until: int | None = None,
@@ -104,7 +107,10 @@ def train(arguments: Sequence[str]) -> None:
             out: The run folder: new or empty, or with --resume one of the same run.
             recipe: Where the fields start from.
             config: A config.yaml to start from instead of a recipe.
+            trust_config: Let that file name code that is run, servers that are asked and folders of pictures.
             set: Settings of the method, as NAME=VALUE, on top of the recipe's.
+            guard: What a guard does when it is raised, as NAME=warn, NAME=stop or NAME=back: "KL hacking=back". May be
+                given more than once.
             columns: Names of the data's columns where they are not known, as OURS=THEIRS: question=prompt_text.
             resume: Go on from the last checkpoint in --out.
             until: Stop after this optimizer step, with a checkpoint; --resume goes on.
@@ -117,12 +123,22 @@ def train(arguments: Sequence[str]) -> None:
             raise UserError(f"put the recipe first: vergence train {recipe} --out ... (its fields are the defaults)")
         if until is not None and until < 1:
             raise UserError(f"--until must be at least 1, got {until}")
-        options = {**fields.options, **settings(set, "--set", "gamma=0.1")}
-        named = {**fields.columns, **settings(columns, "--columns", "question=prompt_text")}
-        chosen = replace(fields, options=options, columns=named, model=str(model_of(fields.model)))
-        _train(chosen, out, resume=resume, until=until, track=track, quiet=quiet)
+        if file and not trust_config:
+            refuse_unasked(start, arguments, Path(file))
+        _train(_chosen(fields, set, guard, columns), out, resume=resume, until=until, track=track, quiet=quiet)
 
     tyro.cli(command, prog="vergence train", args=list(arguments))
+
+
+def _chosen(fields: "Config", set: Sequence[str], guard: Sequence[str], columns: Sequence[str]) -> "Config":
+    """The fields with what was given as NAME=VALUE on top, and of a run in the model's place its last checkpoint."""
+    from vergence.train.acting import refuse_unknown
+
+    options = {**fields.options, **settings(set, "--set", "gamma=0.1")}
+    named = {**fields.columns, **settings(columns, "--columns", "question=prompt_text")}
+    acting = {**fields.guards, **settings(guard, "--guard", "'KL hacking=back'")}
+    refuse_unknown(acting)
+    return replace(fields, options=options, columns=named, guards=acting, model=str(model_of(fields.model)))
 
 
 def _train(config: "Config", out: Path, *, resume: bool, until: int | None, track: Sequence[str], quiet: bool) -> None:
@@ -147,14 +163,14 @@ def _train(config: "Config", out: Path, *, resume: bool, until: int | None, trac
     refuse_missing(track)
     if not resume:
         refuse_used(out)
-    source = open_data(config, lambda line: print(line, file=sys.stderr))
+    source = open_data(config, lambda line: print(printable(line), file=sys.stderr))
     evaluate = tune_evaluation(config, out, source=source) if config.eval_every else None
     showing = Display(config.steps, quiet=quiet)
     with showing as display, tracking(track, out, config, source=source, tell=display.tell) as tracked:
         for warning in forewarned(config):
             display.tell(f"warning, {warning}")
         watched = {"evaluate": evaluate, "watch": together(display, tracked), "tell": display.tell}
-        with leaving_nobody():
+        with leaving_nobody(), telling_where(), showing_why(lambda: report(out, source=source)):
             last = run(config, out, resume=resume, until=until, source=source, **watched)
     print(last)
     print(report(out, source=source))
@@ -165,6 +181,7 @@ def _train(config: "Config", out: Path, *, resume: bool, until: int | None, trac
 
 def _train_along(config: "Config", out: Path, *, resume: bool, until: int | None) -> None:
     """Of several processes, one that is not the first: it trains with the others, and what is to be said they say."""
+    from vergence.train.acting import Stopped
     from vergence.train.backend import SaidElsewhere
     from vergence.train.loop import train as run
     from vergence.train.processes import leave
@@ -177,8 +194,8 @@ def _train_along(config: "Config", out: Path, *, resume: bool, until: int | None
             run(config, out, resume=resume, until=until, evaluate=elsewhere)
     except UserError as error:
         time.sleep(SAID)
-        if isinstance(error, SaidElsewhere):
-            sys.exit(2)
+        if isinstance(error, SaidElsewhere | Stopped):
+            sys.exit(getattr(error, "status", 2))
         raise
     leave()
 
@@ -193,6 +210,35 @@ def leaving_nobody() -> Iterator[None]:
     except PeerGone as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)
+
+
+@contextmanager
+def telling_where() -> Iterator[None]:
+    """A run that SIGTERM ends names its checkpoint, and takes no time for a page: it has been given seconds."""
+    from vergence.train.processes import leave
+    from vergence.train.stopping import Terminated
+
+    try:
+        yield
+    except Terminated as stopped:
+        if stopped.args:
+            print(*stopped.args, flush=True)
+        leave()
+        raise
+
+
+@contextmanager
+def showing_why(page: Callable[[], Path]) -> Iterator[None]:
+    """A run that a guard ends has its page all the same, which shows what was raised."""
+    from vergence.train.acting import Stopped
+    from vergence.train.processes import leave
+
+    try:
+        yield
+    except Stopped:
+        print(page(), flush=True)
+        leave()
+        raise
 
 
 def _fresh(path: Path) -> Path:

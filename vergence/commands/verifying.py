@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
+from vergence.train.display import printable
 from vergence.types import UserError, Wording
 
 _SHOWN = 20
@@ -79,7 +80,7 @@ def _judge(given: Path, out: Path, how: dict[str, Any], *, json: bool) -> None:
             statuses[row["status"]] += 1
             kinds[row.get("kind") or "none"] += row["status"] != "error"
             if row["status"] == "error" and statuses["error"] <= _SHOWN:
-                print(f"{given}, {row['error']}", file=sys.stderr)
+                print(printable(f"{given}, {row['error']}"), file=sys.stderr)
     if json:
         print_json({"rows": total, "status": statuses, "kind": +kinds, "verifier": VERSION})
     else:
@@ -103,7 +104,7 @@ def _audit(where: Path, wording: Wording, seconds: float, *, json: bool) -> None
             f"{path} holds no answers ({why}); give a run, or a JSONL file with gold and response on each line"
         )
     for error in found.errors[:_SHOWN]:
-        print(f"{path}, {error}", file=sys.stderr)
+        print(printable(f"{path}, {error}"), file=sys.stderr)
     for name in found.missing:
         print(f"{name} is not installed and was not asked: pip install 'vergence[audit]'", file=sys.stderr)
     if json:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from vergence.disk import telling_of_space
+from vergence.disk import append, held, make, sync, telling_of_space
 from vergence.evaluate.asked import image_sha
 from vergence.evaluate.suite import Keep, Record
 from vergence.rewards.verify import VERSION
@@ -37,6 +38,7 @@ def beside(path: Path | None, ending: str) -> Path | None:
 def begun(path: Path, scenes: Sequence[Scene], how: Mapping[str, Any], *, chunk: int) -> list[Record]:
     """The answers that a file holds already, in whole chunks; what follows them, a torn line too, is cut off.
 
+    So is a last chunk in which there are zeros: they stand where the power was lost before a chunk was on the disk.
     Answers of a chunk are sampled together. So the rest begins where one began, and the file becomes, byte for byte,
     what it would be if nobody had stopped. It may be given more questions than before, as long as the first are the
     same.
@@ -57,10 +59,11 @@ def begun(path: Path, scenes: Sequence[Scene], how: Mapping[str, Any], *, chunk:
         for line in file:
             try:
                 found = json.loads(line)
-            except ValueError:
+            except (ValueError, RecursionError):
                 found = None
             if not isinstance(found, dict) or not line.endswith(b"\n"):
-                if file.read(1):
+                last = 1 + sum(1 for _ in file) <= chunk - len(records) % chunk
+                if not (last and b"\0" in line) and file.tell() > ends[-1] + len(line):
                     raise UserError(
                         f"{path}, line {len(records) + 1} is not JSON: the file was damaged; give another --out"
                     )
@@ -113,14 +116,44 @@ def refuse_unwritable(path: Path) -> None:
         raise UserError(f"cannot write to {path}: {error.strerror}; give another --out") from error
 
 
+@contextmanager
+def alone(path: Path | None) -> Iterator[None]:
+    """Hold a file of answers, so that no other process adds to it meanwhile; one that stays empty is taken away again.
+    The end of the process gives it back, however it ends.
+
+    Raises:
+        UserError: another process holds it, or it cannot be written.
+    """
+    if path is None:
+        yield
+        return
+    make(path.parent)
+    with telling_of_space(path):
+        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        if not held(handle):
+            raise UserError(f"another process is adding answers to {path}: wait for it, or give another --out")
+        try:
+            yield
+        finally:
+            if not os.fstat(handle).st_size:
+                path.unlink(missing_ok=True)
+    finally:
+        os.close(handle)
+
+
 def appending(path: Path | None) -> Keep:
-    """What adds each chunk of answers to a file as one write; nothing where there is no file."""
+    """What adds each chunk of answers to a file: all of it or, where that fails, nothing; and synced, so that what was
+    asked for hours outlives the loss of power. Nothing where there is no file."""
 
     def keep(chunk: list[Record]) -> None:
         if path:
+            is_new = not path.exists()
+            make(path.parent)
+            append(path, "".join(json.dumps(record) + "\n" for record in chunk))
             with telling_of_space(path):
-                path.parent.mkdir(parents=True, exist_ok=True)
-                with path.open("a") as file:
-                    file.write("".join(json.dumps(record) + "\n" for record in chunk))
+                sync(path)
+                if is_new:
+                    sync(path.parent)
 
     return keep

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from vergence.disk import write_whole
 from vergence.evaluate.accelerated import stratified
 from vergence.evaluate.kept import AGAINST
 from vergence.evaluate.suite import Record, by_question, by_world
@@ -12,6 +13,7 @@ from vergence.train.card import Number, card, code, numbers_of, put
 from vergence.train.checkpoint import latest, step_of
 from vergence.train.data import read_data
 from vergence.train.run import read_lines
+from vergence.train.sums import CARD
 from vergence.train.written import load_config
 
 
@@ -70,4 +72,4 @@ def renew_card(checkpoint: Path) -> None:
     """
     told = card_now(checkpoint)
     if told is not None:
-        (checkpoint / "README.md").write_text(told)
+        write_whole(checkpoint / CARD, told)  # which is not among the files that a checkpoint is known by

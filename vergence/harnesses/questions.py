@@ -16,15 +16,21 @@ from typing import Any
 from vergence.disk import telling_of_space
 from vergence.evaluate.asked import image_sha, level_of
 from vergence.evaluate.kept import refuse_unwritable
+from vergence.rewards.kinds import KINDS
 from vergence.rewards.verify import VERSION
 from vergence.rollout.render import WORDINGS, put, words
+from vergence.scenes.question import shown
 from vergence.train.run import read_lines
 from vergence.types import IMAGE, Gold, Scene, UserError, Wording
 
 QUESTIONS, SETTINGS, PICTURES, TOKENIZER = "questions.jsonl", "settings.json", "images", "tokenizer.json"
 """The files of the folder. The tokenizer is the model's, to count with; it may be missing."""
 MOST_SAMPLES = 1024
+_SAID = 300
+"""Characters that are shown of what is wrong."""
 _NAME = re.compile(r"[a-z0-9][a-z0-9_]{0,79}")
+_HASH = re.compile(r"[0-9a-f]{8,64}")
+"""What a picture is called: nothing else becomes a name of a file."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +53,12 @@ class Putting:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        numbers = (("samples", int), ("max_tokens", int), ("seed", int), ("temperature", int | float))
+        for name, kind in numbers:
+            if isinstance(getattr(self, name), bool) or not isinstance(getattr(self, name), kind):
+                raise UserError(f"{name} must be a {'whole ' * (kind is int)}number, got {shown(getattr(self, name))}")
+        if not isinstance(self.split, str):
+            raise UserError(f"split must be a text, got {shown(self.split)}")
         if not _NAME.fullmatch(self.name):
             raise UserError(f"the name {self.name[:80]!r} is not one of small letters, digits and _; see `slug`")
         if self.wording not in WORDINGS:
@@ -135,14 +147,44 @@ def read_questions(folder: Path) -> tuple[Putting, list[dict[str, Any]]]:
     try:
         settings = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
         how = Putting(**{name: settings[name] for name in Putting.__dataclass_fields__})
-        rows = list(read_lines(folder / QUESTIONS))
-        if [row["index"] for row in rows] != [*range(len(rows))] or not rows:
-            raise UserError("its questions are not numbered 0, 1, 2, ...")
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        rows = [_checked(number, row) for number, row in enumerate(read_lines(folder / QUESTIONS))]
+        if not rows:
+            raise UserError("it has no questions")
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        said = str(error)[:_SAID]
         raise UserError(
-            f"{folder} is no folder that `vergence export` wrote ({type(error).__name__}: {error}); export again"
+            f"{folder} is no folder that `vergence export` wrote ({type(error).__name__}: {said}); export again"
         ) from error
     return how, rows
+
+
+def _checked(number: int, row: Any) -> dict[str, Any]:
+    """The row, which is to have all that `_row` writes, each of its kind.
+
+    Raises:
+        UserError: it is the first thing that is not so.
+    """
+    if not isinstance(row, dict) or row.get("index") != number:
+        raise UserError(f"question {number} is not where it belongs: they are numbered 0, 1, 2, ...")
+    shas, choices, tolerance = row.get("image_sha"), row.get("choices"), row.get("tolerance")
+    texts = [row.get(name) for name in ("item_id", "world", "prompt", "gold")]
+    wrong = {
+        "item_id, world, prompt or gold": all(map(_is_text, texts)),
+        "image_sha": isinstance(shas, list) and all(isinstance(sha, str) and _HASH.fullmatch(sha) for sha in shas),
+        "choices": isinstance(choices, list) and all(map(_is_text, choices)),
+        "kind": row.get("kind") in KINDS,
+        "tolerance": isinstance(tolerance, int | float) and 0 <= tolerance < 1,
+        "vd_level": isinstance(row.get("vd_level"), str | int | None),
+    }
+    for name, sound in wrong.items():
+        if not sound:
+            raise UserError(f"question {number}: {name} is not as it was written")
+    return row
+
+
+def _is_text(value: Any) -> bool:
+    """Whether it is a text that a file can hold: without halves of surrogate pairs."""
+    return isinstance(value, str) and not re.search("[\\ud800-\\udfff]", value)
 
 
 def gold_of(row: dict[str, Any]) -> Gold:

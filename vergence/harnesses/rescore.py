@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
+from zipfile import ZipFile, is_zipfile
 
 from vergence.harnesses.questions import Putting, counter, gold_of, read_questions, seen_first
 from vergence.rewards.rows import ACCURACY
@@ -21,6 +22,8 @@ FAILED = "Failed to obtain answer"
 """How VLMEvalKit begins what it writes in the place of an answer that it did not get."""
 MOST_CHARACTERS = 2**24
 """Of a cell."""
+MOST_UNPACKED = 2**30
+"""Bytes of a workbook's parts."""
 _CHUNK = 512
 
 
@@ -152,15 +155,26 @@ def _sheet(file: Path) -> Iterator[dict[str, Any]]:
         from openpyxl import load_workbook
     except ImportError as error:
         raise UserError(
-            "an .xlsx is read with openpyxl: pip install 'vergence[xlsx]'; or have PRED_FORMAT=json"
+            f"{file}: an .xlsx is read with openpyxl: pip install 'vergence[xlsx]'; or have PRED_FORMAT=json"
         ) from error
     try:
-        book = load_workbook(file, read_only=True)
+        if (unpacked := _unpacked(file)) > MOST_UNPACKED:
+            raise UserError(f"{file} would be {unpacked:,} bytes, and no more than {MOST_UNPACKED:,} are unpacked")
+        cells = load_workbook(file, read_only=True).active.iter_rows(values_only=True)
+        names = next(cells, ())
+        yield from (dict(zip(names, row, strict=False)) for row in cells)
+    except UserError:
+        raise
     except Exception as error:  # a broken zip or XML: openpyxl names no common error
         raise UserError(f"{file} is no workbook ({type(error).__name__}); have PRED_FORMAT=json") from error
-    cells = book.active.iter_rows(values_only=True)
-    names = next(cells, ())
-    yield from (dict(zip(names, row, strict=False)) for row in cells)
+
+
+def _unpacked(file: Path) -> int:
+    """Bytes that the parts of a zip say they have; 0 of what is none."""
+    if not is_zipfile(file):
+        return 0
+    with ZipFile(file) as packed:
+        return sum(one.file_size for one in packed.infolist())
 
 
 def _of_vlmevalkit(row: Mapping[str, Any]) -> Iterator[Said]:

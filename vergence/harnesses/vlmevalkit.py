@@ -61,12 +61,19 @@ def write_table(folder: Path, *, tell: Callable[[str], None] = lambda _: None) -
 
 
 def _answers(folder: Path, row: dict[str, Any], how: Putting) -> Iterator[tuple[Any, ...]]:
-    pictures = [base64.b64encode((folder / PICTURES / f"{sha}.png").read_bytes()).decode() for sha in row["image_sha"]]
+    pictures = [_encoded(folder / PICTURES / f"{sha}.png") for sha in row["image_sha"]]
     first = row["index"] * how.samples
     encoded = pictures[0] if len(pictures) == 1 else str(pictures)
     for sample in range(how.samples):
         image = first if sample else encoded
         yield first + sample, image, seen_first(row), row["gold"], row["index"], sample
+
+
+def _encoded(picture: Path) -> str:
+    try:
+        return base64.b64encode(picture.read_bytes()).decode()
+    except OSError as error:
+        raise UserError(f"{picture} cannot be read ({error.strerror}); export again") from error
 
 
 def entry(kind: str, model: str, how: Putting, *, min_pixels: int = 0, max_pixels: int = 0) -> dict[str, Any]:

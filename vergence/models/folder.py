@@ -51,12 +51,42 @@ def locate(path: str | Path) -> tuple[str, bool]:
             f"no model at {path}: {where / 'config.json'} is missing; "
             "give a folder in Hugging Face layout, or 'seedling'"
         )
+    refuse_elsewhere(where, path)
     if not any(where.glob("*.safetensors")) and (pickled := sorted(where.glob("*.bin"))):
         raise UserError(
             f"the weights at {path} are pickled ({pickled[0].name}), and opening a pickle runs what is in it; Vergence "
             "reads safetensors alone. Take a copy of the model that has model.safetensors, or convert one you trust"
         )
     return str(where), True
+
+
+def refuse_elsewhere(where: Path, path: str | Path) -> None:
+    """Raise if a model's folder names another model, which would be fetched and loaded in its place.
+
+    Raises:
+        UserError: it holds an adapter's config.
+    """
+    if (where / "adapter_config.json").exists():
+        raise UserError(
+            f"{path} holds an adapter (adapter_config.json), which names a model that would be fetched in its place; "
+            "add it into the weights (PEFT: merge_and_unload), save those, and give that folder"
+        )
+
+
+def refuse_kernels(config: Any, path: str | Path) -> None:
+    """Raise if a model's config asks for attention by code of the Hub, a "kernel": names with a slash are such.
+
+    Raises:
+        UserError: it does.
+    """
+    parts = [config, *(getattr(config, name, None) for name in getattr(config, "sub_configs", ()))]
+    for part in filter(None, parts):
+        for name in ("_attn_implementation", "_experts_implementation"):
+            if "/" in (asked := str(getattr(part, name, None) or "")):
+                raise UserError(
+                    f"{path} computes with code of {asked[:80]!r} on the Hub, which is not run unasked. Take that "
+                    "out of its config.json, or give --trust-remote-code if you trust it"
+                )
 
 
 def why(error: Exception, path: str | Path) -> str:

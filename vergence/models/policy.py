@@ -11,7 +11,17 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from vergence.models.folder import BROKEN, PROCESSORS, SEEDLING, bars, locate, save_processor_names, share, why
+from vergence.models.folder import (
+    BROKEN,
+    PROCESSORS,
+    SEEDLING,
+    bars,
+    locate,
+    refuse_kernels,
+    save_processor_names,
+    share,
+    why,
+)
 from vergence.models.lora import merged
 from vergence.models.patches import project_by_product
 from vergence.models.reader import Reader, limited
@@ -125,6 +135,8 @@ def load(
     how = _how(dtype, device, quantize)
     try:
         config = AutoConfig.from_pretrained(name, trust_remote_code=trust_remote_code)
+        if not trust_remote_code:
+            refuse_kernels(config, path)
         if config.model_type in PROCESSORS:
             how["attn_implementation"] = "sdpa"
         elif type(config) not in AutoModelForImageTextToText._model_mapping and not trust_remote_code:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from safetensors import SafetensorError
 
-from vergence.models.folder import bars, share
+from vergence.models.folder import bars, refuse_elsewhere, share
 from vergence.models.seedling import build_reader
 from vergence.types import UserError
 
@@ -84,6 +84,7 @@ def load(folder: Path, *, dtype: torch.dtype = torch.float32, device: str = "cpu
 
     if not (folder / "config.json").is_file():
         raise UserError(f"no reasoner at {folder}: {folder / 'config.json'} is missing")
+    refuse_elsewhere(folder, folder)
     try:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
@@ -91,9 +92,14 @@ def load(folder: Path, *, dtype: torch.dtype = torch.float32, device: str = "cpu
     try:
         with bars(shown=False):
             model, found = AutoModelForCausalLM.from_pretrained(
-                folder, dtype=dtype, attn_implementation="sdpa", output_loading_info=True
+                folder,
+                dtype=dtype,
+                attn_implementation="sdpa",
+                output_loading_info=True,
+                use_safetensors=True,
+                trust_remote_code=False,
             )
-        tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left")
+        tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left", trust_remote_code=False)
     except (OSError, RuntimeError, KeyError, ValueError, SafetensorError, StrictDataclassError) as error:
         raise UserError(
             f"cannot load a reasoner from {folder}: {str(error).splitlines()[0]} "

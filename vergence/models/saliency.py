@@ -59,7 +59,8 @@ def load_saliency(path: str | Path, device: str = "cpu") -> Saliency:
         from transformers import AutoImageProcessor, AutoModel
 
         processor = AutoImageProcessor.from_pretrained(path, backend="pil")
-        model = AutoModel.from_pretrained(path, attn_implementation="eager", dtype=torch.float32).to(device).eval()
+        how = {"attn_implementation": "eager", "dtype": torch.float32, "use_safetensors": True}
+        model = AutoModel.from_pretrained(path, trust_remote_code=False, **how).to(device).eval()
     except (ImportError, OSError, RuntimeError, KeyError, ValueError, AssertionError, SafetensorError) as error:
         raise UserError(
             f"cannot load a vision encoder from {path} ({str(error).strip().splitlines()[0]}); {ADVICE}"

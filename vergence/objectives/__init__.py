@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from vergence.objectives import cppo, papo
 from vergence.objectives.cappo import cappo
-from vergence.objectives.controls import CONTROLS, controlled
+from vergence.objectives.controls import CONTROLS, controlled, perceptual
 from vergence.objectives.dapo import dapo, drgrpo
 from vergence.objectives.grpo import grpo
 from vergence.objectives.papo_full import full
@@ -118,6 +118,30 @@ def method(name: str, **options: Any) -> Method:
         if option not in parameters:
             raise UserError(f"method {name!r} has no option {option!r}; {_nearest(option, parameters)}")
     return function(**{option: _converted(name, option, hints[option], given) for option, given in options.items()})
+
+
+def coefficient(name: str, **options: Any) -> tuple[str, float] | None:
+    """The option by which a method's own term is weighed, and what it is; None where nothing of the method's own is.
+
+    Raises:
+        UserError: as of `method`.
+
+    >>> coefficient("papo", gamma="0.1"), coefficient("cppo"), coefficient("grpo"), coefficient("papo+blind")
+    (('gamma', 0.1), ('coefficient', 0.01), None, None)
+    """
+    made = method(name, **options)
+    option = made.about.coefficient
+    return (option, float({**defaults(name), **options}[option])) if option and perceptual(made) else None
+
+
+def defaults(name: str) -> dict[str, Any]:
+    """The options of a method, or of a control's, and what they are if they are not given.
+
+    >>> defaults("papo-dapo+shuffled")["gamma"], defaults("papo")["beta"]
+    (0.01, 0.01)
+    """
+    plain = name.split("+")[0]
+    return {option: one.default for option, one in signature(METHODS[ALIASES.get(plain, plain)]).parameters.items()}
 
 
 def _controlled(name: str, control: str, **options: Any) -> Method:

@@ -23,6 +23,7 @@ CAPPO = About(
     title="Caption-regularised policy optimisation",
     paper="2509.21854",
     variant="reconstruction",
+    coefficient="coefficient",
     deviations=("only the abstract was readable and no code exists: nothing here is the paper's formula, all is ours",),
     reconstructed=(
         "the loss: 0.05 times the mean over sampled tokens of KL(image || caption) by k3, held to 10 nats",

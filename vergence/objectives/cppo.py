@@ -44,6 +44,7 @@ VERL = About(
     title=TITLE,
     paper="2601.00501",
     variant="release-verl",
+    coefficient="coefficient",
     deviations=(
         "every mean is over the whole optimizer step and all ranks, that of the contrast over its selected tokens; the "
         "code averages the means of micro-batches",
@@ -57,6 +58,7 @@ AREAL = About(
     title=TITLE,
     paper="2601.00501",
     variant="release-areal",
+    coefficient="coefficient",
     deviations=(
         "the contrast's mean is over the selected tokens of the whole optimizer step; the code takes it over those of "
         "a micro-batch, and weighs it by the micro-batch's share of all tokens",
@@ -73,6 +75,7 @@ PAPER = About(
     title=TITLE,
     paper="2601.00501",
     variant="paper",
+    coefficient="coefficient",
     deviations=(
         "tokens are selected once per round, by entropies under the weights that sampled (fresh=yes selects before "
         "every optimizer step)",

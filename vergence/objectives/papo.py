@@ -25,6 +25,7 @@ RELEASE = About(
     title=TITLE,
     paper="2507.06448",
     variant="release",
+    coefficient="gamma",
     deviations=(
         "every mean is over the whole optimizer step and all ranks; the code averages the means of micro-batches",
         "means divide exactly; the code adds 1e-8 to the denominator",
@@ -40,6 +41,7 @@ PAPER = About(
     title=TITLE,
     paper="2507.06448",
     variant="paper",
+    coefficient="gamma",
     deviations=(
         "the KL is by default estimated by r - log r - 1 with r = p_masked/p, as the code does, whose mean is the KL; "
         "the paper prints r = p/p_masked (estimator k3-printed), whose mean is chi^2 - KL",

@@ -10,6 +10,7 @@ FULL = About(
     title=RELEASE.title,
     paper=RELEASE.paper,
     variant="full",
+    coefficient="gamma",
     deviations=(
         "the KL and both entropies are over the whole vocabulary; paper and code use the sampled token",
         "the KL has no bound; the code holds it to 10 nats",

@@ -98,7 +98,7 @@ def coloured(record: Mapping[str, Any], scale: Scale) -> Text:
 def legend(scale: Scale) -> Text:
     """The colours with the numbers that they stand for."""
     unit = "" if scale.by in ("advantage", "weight") else ", nats"
-    text = Text(f"{scale.by}{unit}: ")
+    text = Text(f"{safe(scale.by)}{unit}: ")
     for share in (-1.0, -0.3, 0.0, 0.3, 1.0) if scale.signed else (0.0, 0.2, 0.4, 0.6, 0.8, 1.0):
         text.append(f" {share * scale.high:.2f} ", style=_style(scale.colour(share * scale.high), 0))
     return text

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from vergence.evaluate.interval import Estimate
 from vergence.evaluate.suite import by_question
 from vergence.report.audited import Audit, audit_of
+from vergence.report.drawing import MOST as DRAWN
 from vergence.report.drawing import SERIES
 from vergence.report.figures import Curve, overlaid
 from vergence.report.headline import Row, answers, table
@@ -84,7 +85,7 @@ def write(found: Compared, path: Path) -> Path:
     """The page of what `compared` found."""
     differences = [one.result.difference for one in found.runs if one.result]
     differences += [line.against.difference for each in found.tables for line in each.lines if line.against]
-    return write_page(path, "compare.html", **found._asdict(), reach=reach(differences))
+    return write_page(path, "compare.html", **found._asdict(), reach=reach(differences), drawn=DRAWN)
 
 
 def compared(runs: Sequence[Path | str], *, told: Callable[[int, int], None] = lambda done, of: None) -> Compared:

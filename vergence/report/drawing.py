@@ -20,6 +20,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from vergence.evaluate.interval import ALIKE, Estimate
+from vergence.report.legible import legible
 
 MOST = 400
 """Raw points drawn of one series: more cannot be told apart, and would make the page heavy."""
@@ -83,7 +84,7 @@ def lines(series: Sequence[Series], reach: tuple[int, int], *, said: str, labell
     low, high = min(values.min() for values in of_line), max(values.max() for values in of_line)
     # every axis starts at zero, so that small changes look small
     axes.set_ylim(min(0.0, float(low)) * 1.08, max(float(high), 0.0) * 1.08 or 1.0)
-    edge = 0.02 * (reach[1] - reach[0])
+    edge = 0.02 * (reach[1] - reach[0]) or 0.5
     axes.set_xlim(reach[0] - edge, reach[1] + edge)
     axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
     if labelled:
@@ -107,7 +108,7 @@ def marks(estimates: Mapping[str, Estimate], *, said: str) -> str:
         axes.plot([place], [100 * one.mean], "o", color=_SERIES[0], markersize=4.5, markeredgewidth=0)
     axes.set_ylim(min(0.0, *(108 * one.low for one in estimates.values())), 104)
     axes.set_xlim(-0.6, len(estimates) - 0.4)
-    axes.set_xticks(range(len(estimates)), [label[:12] for label in estimates], parse_math=False)
+    axes.set_xticks(range(len(estimates)), [legible(label[:12]) for label in estimates], parse_math=False)
     _plain(axes)
     return svg(figure, said=said)
 
@@ -184,7 +185,7 @@ def _name_lines(axes: Axes, series: Sequence[Series]) -> None:
         axes.plot([from_, to], [end, height], color=_SERIES[colour], linewidth=0.6, alpha=0.8, clip_on=False)
         # a name is somebody's text: a dollar sign in it is no formula
         axes.text(
-            to + 0.01 * (right - left), height, one.label, color=_INK, size=8, va="center", parse_math=False
+            to + 0.01 * (right - left), height, legible(one.label), color=_INK, size=8, va="center", parse_math=False
         ).set_clip_on(False)
     axes.set_xlim(left, right)
     axes.set_ylim(low, high)
@@ -211,7 +212,7 @@ def svg(figure: Figure, *, said: str) -> str:
     text = re.sub(r"<(metadata|style)\b.*?</\1>", "", text, flags=re.DOTALL)
     text = re.sub(r' xmlns(:\w+)?="[^"]*"', "", text)
     text = re.sub(r'<g id="[^"]*"', "<g", text)
-    head = f'role="img" aria-label="{escape(said)}"'
+    head = f'role="img" aria-label="{escape(legible(said))}"'
     text = re.sub(
         r'<svg [^>]*?viewBox="([^"]*)"[^>]*>', lambda found: f'<svg viewBox="{found[1]}" {head}>', text, count=1
     )

@@ -45,7 +45,8 @@ def told(one: Found) -> str:
     >>> told({"model": "seedling", "step": 0, "responses": 2, "questions": 1, "looks": 0.1, "derived": 0.25})
     'seedling: 2 responses to 1 questions; 10 % of their tokens look, 25 % are derived.'
     """
-    shares = f"; {100 * one['looks']:.0f} % of their tokens look, {100 * one['derived']:.0f} % are derived"
+    looks, derived = one.get("looks", 0.0), one.get("derived", 0.0)
+    shares = f"; {100 * looks:.0f} % of their tokens look, {100 * derived:.0f} % are derived"
     text = f"{_name(one)}: {one['responses']} responses to {one['questions']} questions{shares * ('looks' in one)}."
     if cells := one.get("grounding"):
         own, others, most = (_put(cells[what]) for what in ("own", "others", "most"))

@@ -14,6 +14,7 @@ from vergence.evaluate.compare import refuse_unlike
 from vergence.evaluate.errors import ERRORS
 from vergence.evaluate.interval import Estimate
 from vergence.evaluate.suite import Record, by_question, by_world
+from vergence.train.recorded import ANSWER, checked
 from vergence.train.run import read_lines
 from vergence.types import UserError
 
@@ -201,4 +202,4 @@ def _samples(*files: Sequence[Record]) -> int:
 
 
 def _read(path: Path) -> list[Record]:
-    return list(read_lines(path)) if path.is_file() else []
+    return list(checked(read_lines(path), path, ANSWER)) if path.is_file() else []

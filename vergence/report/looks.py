@@ -6,12 +6,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
 
 from vergence.disk import telling_of_space
 from vergence.report.legible import bounded
+from vergence.report.policy import named, policy
 from vergence.report.seen import SceneOf
-from vergence.report.viewer import POLICY, view_traces
+from vergence.report.template import templates
+from vergence.report.viewer import POLICY, STYLE, view_traces
 from vergence.types import UserError, ViewSpec
 
 
@@ -37,18 +39,18 @@ def write_looks(
     if not traces:
         raise UserError("no response to show: the page needs at least one; ask at least one question")
     path = Path(path)
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    html = environment.get_template("looks.html").render(
-        title=bounded(title, 200),
-        about=bounded(about, 1000),
-        policy=POLICY,
-        block=view_traces(traces, scene_of, shows),
+    here = Path(__file__).parent
+    own = "".join((here / name).read_text(encoding="utf-8") for name in ("colours.css", "looks.css"))
+    html = (
+        templates()
+        .get_template("looks.html")
+        .render(
+            title=bounded(title, 200),
+            about=bounded(about, 1000),
+            style=Markup(own),
+            policy=policy([named(own), named(STYLE)], [POLICY]),
+            block=view_traces(traces, scene_of, shows),
+        )
     )
     with telling_of_space(path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,17 +9,18 @@ from markupsafe import Markup
 
 from vergence import objectives
 from vergence.report.audited import Audit, audit_of
+from vergence.report.drawing import MOST as DRAWN
+from vergence.report.drawn import scenes_of
 from vergence.report.figures import Curve, curves, plans
 from vergence.report.headline import Headline, headline
-from vergence.report.ran import facts, lines_of, open_run, settings
+from vergence.report.ran import Done, facts, interventions, lines_of, open_run, settings
+from vergence.report.sampled import sampled
 from vergence.report.shown import Record, Shown, choose, ends, show
 from vergence.report.template import reach, refuse_others, write_page
-from vergence.report.viewer import POLICY, view_traces
+from vergence.report.viewer import POLICY, viewed, viewer
 from vergence.scenes.source import Source
 from vergence.train.config import Config
 from vergence.train.guards import Raised, raised
-from vergence.train.parts import open_data
-from vergence.train.run import read_lines
 from vergence.train.traces import shows_of
 from vergence.types import UserError
 
@@ -48,6 +48,8 @@ class Found(NamedTuple):
     taken: int
     """Steps."""
     warnings: list[Raised]
+    interventions: list[Done]
+    """What was done about warnings."""
     headline: Headline
     audit: Audit | None
     curves: list[Curve]
@@ -55,7 +57,7 @@ class Found(NamedTuple):
     """Titles of the figures for which nothing was measured."""
 
 
-def report(run: Path | str, *, out: Path | None = None, source: Source | None = None) -> Path:
+def report(run: Path | str, *, out: Path | None = None, source: Source | None = None, pictures: str = "") -> Path:
     """Write `report.html` into a run folder, from its files, and return its path.
 
     The page needs no network and no other file. A run without evaluation, without an audit, without traces, or with a
@@ -65,6 +67,7 @@ def report(run: Path | str, *, out: Path | None = None, source: Source | None = 
     Args:
         out: another place for the page.
         source: the run's scenes, where they have been opened already.
+        pictures: a folder besides the data's own that its pictures may be read from.
 
     Raises:
         UserError: not a run folder, a file of it is missing, empty or damaged, `out` holds something else than a page
@@ -74,16 +77,17 @@ def report(run: Path | str, *, out: Path | None = None, source: Source | None = 
     if out is not None:
         refuse_others(out)
     about = found(run, config)
-    source = source or open_data(replace(config, skip_refused=True))
-    viewer, policy = _viewer(run, config, source)
+    source = source or scenes_of(config, pictures)
+    block, policy = _viewer(run, config, source)
     return write_page(
         out or run / "report.html",
         "page.html",
         **about._asdict(),
         settings=settings(config),
         reach=_reach(about),
-        rounds=[] if viewer else _rounds(run, source),
-        viewer=viewer,
+        drawn=DRAWN,
+        rounds=[] if block else _rounds(run, source),
+        viewer=block,
         policy=policy,
     )
 
@@ -102,6 +106,7 @@ def found(run: Path, config: Config) -> Found:
         facts=facts(run, config),
         taken=metrics[-1]["step"],
         warnings=raised(metrics),
+        interventions=interventions(run),
         headline=headline(run),
         audit=audit_of(run),
         curves=drawn,
@@ -111,17 +116,19 @@ def found(run: Path, config: Config) -> Found:
 
 def _viewer(run: Path, config: Config, source: Source) -> tuple[Markup, str]:
     """The rollout viewer, and what the page must allow for it; empty where the run has no traces."""
-    traces = list(read_lines(run / TRACES)) if (run / TRACES).is_file() else []
-    if not traces:
+    if not (run / TRACES).is_file():
         return Markup(""), ""
     shows = shows_of(objectives.method(config.method, **config.options))
     try:
-        return view_traces(traces, source.scene, shows), POLICY
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        traces, number = sampled(run / TRACES)
+        block = viewer(viewed(traces, source.scene, shows), of=number)
+        return (block, POLICY) if block else (block, "")
+    except (AttributeError, KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
         if isinstance(error, UserError):
             raise
+        said = str(error)[:200]
         raise UserError(
-            f"{run / TRACES} holds something else than traces ({type(error).__name__}: {error}); take it away, and the "
+            f"{run / TRACES} holds something else than traces ({type(error).__name__}: {said}); take it away, and the "
             f"page is made without the viewer"
         ) from error
 

@@ -11,6 +11,8 @@ from vergence.types import UserError
 
 TRAINER = "trainer"
 """The folder with what only a resumed run needs, and which may say where things lie on the machine that trained."""
+SUMS = "SHA256SUMS"
+"""The hashes of all files, those of `TRAINER` too."""
 REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 LOGIN = "log in with `hf auth login`, or set HF_TOKEN to a token that may write"
 
@@ -27,13 +29,19 @@ def files_of(checkpoint: Path, *, with_trainer: bool = False) -> list[File]:
     """What of a checkpoint is sent, by name.
 
     Raises:
-        UserError: it is not a model in Hugging Face layout.
+        UserError: it is not a model in Hugging Face layout; or a file of it is a link to somewhere else.
     """
     if not (checkpoint / "config.json").is_file():
         raise UserError(f"{checkpoint} is no checkpoint: it holds no config.json; give a run folder or a checkpoint")
     found = [path for path in sorted(checkpoint.rglob("*")) if path.is_file()]
+    away = [path for path in found if not path.resolve().is_relative_to(checkpoint.resolve())]
+    if away:  # a checkpoint from elsewhere must not send other files of this machine
+        raise UserError(
+            f"{away[0]} is a link to {away[0].resolve()}, outside of the checkpoint, and is not sent; copy the folder "
+            "with its files in it (cp -rL) if you know what they are"
+        )
     named = [File(path.relative_to(checkpoint).as_posix(), path.stat().st_size) for path in found]
-    return [one for one in named if with_trainer or not one.name.startswith(f"{TRAINER}/")]
+    return [one for one in named if with_trainer or not (one.name.startswith(f"{TRAINER}/") or one.name == SUMS)]
 
 
 def publish(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
@@ -11,11 +11,34 @@ from typing import Any, NamedTuple
 from vergence import objectives
 from vergence.train.config import Config
 from vergence.train.data import read_data, told
+from vergence.train.recorded import METRICS, ROLLOUT, STEP, TEXT, Field, checked
 from vergence.train.run import load_run_config, read_lines
 from vergence.types import UserError
 
 LONGEST = 300
 """Characters of one entry that are shown."""
+HOLDS = {"metrics.jsonl": METRICS, "rollouts.jsonl": ROLLOUT}
+"""What the lines of each file must hold."""
+DONE = "interventions.jsonl"
+MOST = 50
+"""Interventions that are shown."""
+
+
+def _may_be(*kinds: type) -> Callable[[Any], bool]:
+    return lambda value: value is None or type(value) in kinds
+
+
+INTERVENTION = {
+    "step": STEP,
+    "guard": TEXT,
+    "said": TEXT,
+    "action": Field("stop or back", lambda value: value in ("stop", "back")),
+    "to": Field("a whole number, or null", _may_be(int)),
+    "option": Field("a text, or null", _may_be(str), needed=False),
+    "from_value": Field("a number, or null", _may_be(int, float), needed=False),
+    "to_value": Field("a number, or null", _may_be(int, float), needed=False),
+}
+"""What a line of `DONE` must hold."""
 
 
 class Setting(NamedTuple):
@@ -47,12 +70,51 @@ def lines_of(run: Path, name: str) -> Iterator[dict[str, Any]]:
     """
     if not (run / name).is_file():
         raise UserError(f"{run} holds no {name}: the run folder is not complete; copy the file there, or train anew")
-    records = read_lines(run / name)
+    records = checked(read_lines(run / name), run / name, HOLDS.get(name, {}))
     one = next(records, None)
     if one is None:
         raise UserError(f"{run / name} is empty: no step was finished; go on with --resume, then report again")
     yield one
     yield from records
+
+
+class Done(NamedTuple):
+    """What was done about what a guard had raised."""
+
+    step: int
+    guard: str
+    did: str
+    said: str
+    """What the guard saw."""
+
+
+def interventions(run: Path) -> list[Done]:
+    """What guards made of a run, in order, at most `MOST` times.
+
+    Raises:
+        UserError: interventions.jsonl is damaged.
+    """
+    path = run / DONE
+    records = checked(read_lines(path), path, INTERVENTION) if path.is_file() else ()
+    return [
+        Done(one["step"], one["guard"][:LONGEST], did(one), one["said"][: 3 * LONGEST]) for one in islice(records, MOST)
+    ]
+
+
+def did(intervention: Mapping[str, Any]) -> str:
+    """A line of interventions.jsonl in words.
+
+    >>> did({"action": "back", "to": 50, "option": "gamma", "from_value": 0.2, "to_value": 0.1})
+    'went back to step 50, and on with gamma 0.1 in place of 0.2'
+    >>> did({"action": "stop", "to": None})
+    'stopped the run'
+    """
+    if intervention["action"] != "back":
+        return "stopped the run"
+    told = f"went back to step {intervention['to']}"
+    option, before, now = (intervention.get(name) for name in ("option", "from_value", "to_value"))
+    known = option and before is not None and now is not None
+    return f"{told}, and on with {option[:LONGEST]} {now:g} in place of {before:g}" if known else told
 
 
 def settings(config: Config) -> list[Setting]:

@@ -9,6 +9,9 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
+
+from vergence.train.display import harmless
 
 
 def print_json(value: Any) -> None:
@@ -18,7 +21,14 @@ def print_json(value: Any) -> None:
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Print a table, as wide as it needs to be where the output is not a terminal."""
-    table = Table(*columns, title=title, title_justify="left")
+    # as texts: what stands in brackets would be obeyed otherwise, and names come from data
+    table = Table(title=Text(harmless(title), style="table.title"), title_justify="left")
+    for column in columns:
+        table.add_column(_text(column))
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*map(_text, row))
     Console(width=None if sys.stdout.isatty() else 140).print(table)
+
+
+def _text(cell: str) -> Text:
+    return Text(harmless(cell))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,9 @@ from vergence.disk import telling_of_space
 from vergence.evaluate.interval import Estimate
 from vergence.report.drawing import interval, swatch
 from vergence.report.figures import short
+from vergence.report.legible import legible
+from vergence.report.policy import named, policy
+from vergence.report.viewer import STYLE
 from vergence.types import UserError
 
 OURS = '<meta name="generator" content="Vergence">'
@@ -24,13 +28,8 @@ def write_page(path: Path, template: str, **values: Any) -> Path:
     Raises:
         UserError: it cannot be written.
     """
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = templates()
+    house = environment.get_template("style.html").render()
     environment.filters |= {"percent": percent, "points": points, "signed": signed, "short": short}
     environment.filters |= {"p": p_value, "svg": Markup}
     # numbers and our own words only: safe as they are
@@ -38,6 +37,8 @@ def write_page(path: Path, template: str, **values: Any) -> Path:
         "mark": lambda estimate, reach: Markup(interval(estimate, reach)),
         "swatch": lambda style: Markup(swatch(style)),
         "ours": Markup(OURS),
+        "house": Markup(house),
+        "sealed": partial(_sealed, house),
     }
     html = environment.get_template(template).render(**values)
     with telling_of_space(path.parent):
@@ -45,6 +46,23 @@ def write_page(path: Path, template: str, **values: Any) -> Path:
         # model output may hold half a surrogate pair, which UTF-8 has no bytes for
         path.write_text(html, encoding="utf-8", errors="replace")
     return path
+
+
+def templates() -> Environment:
+    """The templates of all pages, which escape whatever is put into them, and make visible what cannot be seen."""
+    return Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        finalize=lambda value: legible(value) if type(value) is str else value,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+
+
+def _sealed(house: str, script: str) -> str:
+    """The policy of a page with figures; with the viewer's style where it has the viewer's script."""
+    return policy([named(house), *([named(STYLE)] if script else [])], [script] if script else [], figures=True)
 
 
 def refuse_others(path: Path) -> None:

@@ -7,8 +7,6 @@ text nodes.
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from math import isfinite
@@ -20,11 +18,12 @@ from markupsafe import Markup
 
 from vergence.report import ramps
 from vergence.report.legible import bounded, legible
+from vergence.report.policy import named
 from vergence.report.seen import LONGEST, SceneOf, Seen, Viewed, viewed, written
 from vergence.report.statistic import statistic
 from vergence.types import ViewSpec
 
-__all__ = ["POLICY", "Seen", "Viewed", "sample", "view_traces", "viewed", "viewer"]
+__all__ = ["POLICY", "STYLE", "Seen", "Viewed", "sample", "view_traces", "viewed", "viewer"]
 
 MOST = 1000
 """Rollouts in a page."""
@@ -38,7 +37,9 @@ HEADING = "What it said, token by token"
 
 _HERE = Path(__file__).parent
 _SCRIPT = "\n".join((_HERE / name).read_text(encoding="utf-8") for name in ("viewer_parts.js", "viewer.js"))
-POLICY = f"'sha256-{base64.b64encode(hashlib.sha256(_SCRIPT.encode()).digest()).decode()}'"
+STYLE = (_HERE / "viewer.css").read_text(encoding="utf-8") + ramps.style()
+"""The block's style sheet."""
+POLICY = named(_SCRIPT)
 """What the page's content security policy must name as its script-src: this script and no other."""
 
 
@@ -95,7 +96,7 @@ def viewer(rollouts: Sequence[Viewed], *, of: int = 0, heading: str = HEADING) -
             heading=heading,
             number=len(rollouts),
             of=max(of, len(rollouts)),
-            style=Markup((_HERE / "viewer.css").read_text(encoding="utf-8") + ramps.style()),
+            style=Markup(STYLE),
             script=Markup(_SCRIPT),
             data=Markup(embedded(data(rollouts, of=of))),
             plain=[_plain(one) for one in rollouts[:PLAIN]],

@@ -7,7 +7,8 @@ import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from vergence.rewards.wire import shown, without_key
+from vergence.rewards.secret import without_key
+from vergence.rewards.wire import shown
 from vergence.types import UserError
 
 CHARACTERS = 3
@@ -64,9 +65,13 @@ def read_completion(found: Any, url: str) -> Said:
                 usage = found.get("usage")
                 prompt, completion = (_number(usage, name) for name in ("prompt_tokens", "completion_tokens"))
                 return Said(text, thought, shown(finish, 20) if isinstance(finish, str) else "stop", prompt, completion)
+    try:
+        said = json.dumps(found)
+    except RecursionError:
+        said = f"{type(found).__name__}s in each other, too deep to be shown"
     raise UserError(
         f"{url} answers with JSON that is no chat completion (choices[0].message.content is missing or no text): "
-        f"{shown(json.dumps(found), 80)}"
+        f"{shown(said, 80)}"
     )
 
 

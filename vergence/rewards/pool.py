@@ -21,6 +21,7 @@ from pathlib import Path
 from queue import LifoQueue
 from typing import Any, Literal, NamedTuple
 
+from vergence.rewards.secret import without_secrets
 from vergence.types import UserError
 
 SECONDS = 5.0
@@ -65,7 +66,7 @@ class Worker:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
                 bufsize=0,
-                env={**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"},
+                env={**without_secrets(os.environ), "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"},
             )
         except OSError as error:
             raise UserError(f"no process that compares expressions can be started: {error.strerror}") from error
@@ -121,7 +122,7 @@ class Worker:
         poll.register(pipe, select.POLLIN)
         while b"\n" not in self._held:
             left = until - time.monotonic()
-            if left <= 0 or not poll.poll(left * 1000):
+            if not poll.poll(max(0.0, left) * 1000):  # what is there is taken, even where the clock has leapt
                 return None
             read = os.read(pipe, 65536)
             if not read:

@@ -34,7 +34,8 @@ from vergence.rewards.completion import (
 from vergence.rewards.flow import Flow
 from vergence.rewards.kept import Kept
 from vergence.rewards.reasoner import Question, ReasonerDown
-from vergence.rewards.wire import Patience, Silent, base_url, fetch, open_client, whole, without_key
+from vergence.rewards.secret import without_key
+from vergence.rewards.wire import Patience, Silent, base_url, fetch, open_client, whole
 from vergence.types import UserError
 
 Message = dict[str, Any]
@@ -177,7 +178,7 @@ class Server:
                     settled.set()
             Kept(self.cache).keep(name, answers[name])
 
-        async with open_client(self.concurrency, self.patience.timeout) as client:
+        async with open_client(self.url, self.concurrency, self.patience.timeout) as client:
             under_way = [asyncio.create_task(one(client, *item)) for item in missing.items()]
             try:
                 await asyncio.gather(*under_way)
@@ -217,7 +218,7 @@ class Server:
             self.budget.settle(claimed, prompt=prompt, completion=completion)
 
     async def _first_model(self) -> str:
-        async with open_client(self.concurrency, self.patience.timeout) as client:
+        async with open_client(self.url, self.concurrency, self.patience.timeout) as client:
             flow = Flow(1, self.budget)
             try:
                 # a server that cannot list its models (status 500) will not be able to later
@@ -237,7 +238,7 @@ class Server:
         if self._sees or turn is None:
             return
         without, read = turn._replace(messages=tuple(map(_without_images, turn.messages))), []
-        async with open_client(1, self.patience.timeout) as client:
+        async with open_client(self.url, 1, self.patience.timeout) as client:
             for one in (turn, without):
                 try:
                     said = await self._one(client, one, {**settings, "max_tokens": 1}, Flow(1, self.budget), 0)

@@ -6,6 +6,7 @@ A key is taken from the environment, is looked up anew wherever it is needed, an
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import json
 import os
 import time
@@ -16,10 +17,9 @@ from typing import Any, NamedTuple
 import httpx2
 
 from vergence.rewards.flow import Flow
+from vergence.rewards.secret import KEYS, without_key
 from vergence.types import UserError
 
-KEYS = ("VERGENCE_API_KEY", "OPENAI_API_KEY")
-"""Environment variables that may hold the server's key; the first that is set counts."""
 LONGEST_WAIT = 300.0
 """Seconds. No server makes us wait longer between two tries, whatever its Retry-After says."""
 LARGEST = 16 * 2**20
@@ -49,9 +49,9 @@ class Patience(NamedTuple):
     """Seconds for one try, until its last byte."""
 
 
-def open_client(concurrency: int, timeout: float) -> httpx2.AsyncClient:
-    """A client with the key of the environment, that many connections, and no redirects: a key goes nowhere else."""
-    key = _key()
+def open_client(url: str, concurrency: int, timeout: float) -> httpx2.AsyncClient:
+    """A client of the server at a url, with its key and so many connections. No redirects: a key goes nowhere else."""
+    key = key_for(url)
     return httpx2.AsyncClient(
         limits=httpx2.Limits(max_connections=concurrency, max_keepalive_connections=concurrency),
         timeout=timeout,
@@ -148,11 +148,26 @@ async def _exchange(
     got = bytearray()
     kind = {"Content-Type": "application/json"} if body is not None else {}
     async with client.stream(method, url, content=body, headers=kind) as response:
-        async for chunk in response.aiter_bytes():
+        refuse_packed(response.headers, url)
+        async for chunk in response.aiter_raw():
             got += chunk
             if len(got) > LARGEST:
                 raise UserError(f"{url} answers with more than {LARGEST // 2**20} MiB; is that a chat server?")
         return response.status_code, response.headers, bytes(got)
+
+
+def refuse_packed(headers: Mapping[str, str], url: str) -> None:
+    """Raise if an answer is compressed, which was not asked for: a small one may unpack to whatever it likes.
+
+    Raises:
+        UserError: it is.
+    """
+    packed = headers.get("content-encoding", "identity")
+    if packed.strip().lower() not in ("", "identity"):
+        raise UserError(
+            f"{url} compresses its answer ({shown(packed, 20)}) though it is asked not to, and nothing is unpacked "
+            "here; have the server, or the proxy before it, obey Accept-Encoding: identity"
+        )
 
 
 def base_url(url: str) -> str:
@@ -201,20 +216,31 @@ def whole(value: Any) -> Any:
     return [whole(one) for one in value] if isinstance(value, list) else value
 
 
-def without_key(text: str) -> str:
-    """The text with [key] in the place of the key of the environment."""
-    key = _key()
-    return text.replace(key, "[key]") if key else text
+def key_for(url: str) -> str:
+    """The key of the environment that the server at a url is told; "" for none.
 
+    VERGENCE_API_KEY is for whatever server is named. OPENAI_API_KEY may have been set for another one: it goes to no
+    other machine in the clear.
 
-def _key() -> str:
-    """The key in the environment; "" if there is none."""
+    Raises:
+        UserError: the key holds characters that no key has.
+    """
     for name in KEYS:
         if key := os.environ.get(name, "").strip():
             if not (key.isascii() and key.isprintable()):  # the client's own error would show it
                 raise UserError(f"{name} holds characters that no key has (a line break?); set it again")
-            return key
+            return key if name == KEYS[0] or _is_private(httpx2.URL(url)) else ""
     return ""
+
+
+def _is_private(url: httpx2.URL) -> bool:
+    """Whether nobody on the way to a server can read along."""
+    if url.scheme == "https" or url.host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(url.host).is_loopback
+    except ValueError:
+        return False
 
 
 def _json(body: bytes, url: str) -> Any:

@@ -46,7 +46,8 @@ def serve(load: Callable[[], Callable[..., bool | None]]) -> None:
         return
     logging.disable(logging.CRITICAL)
     sys.set_int_max_str_digits(_DIGITS)
-    for limit, most in ((resource.RLIMIT_AS, MEMORY), (resource.RLIMIT_FSIZE, 0), (resource.RLIMIT_CORE, 0)):
+    none = (resource.RLIMIT_FSIZE, resource.RLIMIT_CORE, resource.RLIMIT_NPROC)
+    for limit, most in ((resource.RLIMIT_AS, MEMORY), *((limit, 0) for limit in none)):
         with contextlib.suppress(ValueError, OSError):
             resource.setrlimit(limit, (most, most))
     _say(replies, {"ready": True})

@@ -131,12 +131,13 @@ class Decode:
             known.bias_S11P,
         )
         logits_BV, position_B = known.logits_SV[prompt_B], known.position_S[prompt_B]
+        end = self.policy.reader.eos_id  # looked up once: a tokenizer takes its time
         for at in range(max_tokens):
             token_B, *more = draw(logits_BV, key_B, at, temperature, self.policy.reader.banned)
             for said, now in zip(live, torch.stack([token_B.double(), *more], 1).tolist(), strict=True):
-                if not self._ended(said):
+                if not said or said[-1][0] != end:
                     said.append(now)
-            left = [row for row, said in enumerate(live) if not self._ended(said)]
+            left = [row for row, said in enumerate(live) if said[-1][0] != end]
             if not left or at + 1 == max_tokens:
                 return
             if (full := at == room) or WORTH * (len(live) - len(left)) > len(live):
@@ -148,12 +149,10 @@ class Decode:
             out = self.policy.model(token_B[:, None], position_ids=where_3B1, use_cache=False, siblings=siblings)
             logits_BV, siblings.written = out.logits[:, -1], at + 1
 
-    def _ended(self, said: list[list[float]]) -> bool:
-        return bool(said) and said[-1][0] == self.policy.reader.eos_id
-
     def _sampled(self, said: list[list[float]]) -> Sampled:
         token, logp, entropy = zip(*said, strict=True) if said else ((), (), ())
-        return Sampled(tuple(map(int, token)), logp, entropy, "stop" if self._ended(said) else "length")
+        ended = bool(said) and said[-1][0] == self.policy.reader.eos_id
+        return Sampled(tuple(map(int, token)), logp, entropy, "stop" if ended else "length")
 
 
 def batches(prompts: Sequence[Hashable], at_once: int) -> Iterator[list[int]]:

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import httpx2
 
-from vergence.rewards.wire import open_client, shown
+from vergence.rewards.wire import open_client, refuse_packed, shown
 from vergence.rollout.vllm_request import Broken
 from vergence.types import UserError
 
@@ -34,10 +34,13 @@ class Address(NamedTuple):
     def client(self, connections: int, timeout: float) -> httpx2.AsyncClient:
         """A client with so many connections. Over a network it has the key of the environment; a socket needs none."""
         if self.socket is None:
-            return open_client(connections, timeout)
+            return open_client(self.url, connections, timeout)
         limits = httpx2.Limits(max_connections=connections, max_keepalive_connections=connections)
+        plain = {"Accept-Encoding": "identity"}
         over = httpx2.AsyncHTTPTransport(uds=str(self.socket), limits=limits, trust_env=False)
-        return httpx2.AsyncClient(transport=over, timeout=timeout, trust_env=False, follow_redirects=False)
+        return httpx2.AsyncClient(
+            transport=over, headers=plain, timeout=timeout, trust_env=False, follow_redirects=False
+        )
 
 
 def alone(method: str, at: Address, path: str, body: Any = None, *, timeout: float) -> dict[str, Any]:
@@ -64,7 +67,8 @@ async def exchange(client: httpx2.AsyncClient, method: str, url: str, body: Any,
     kind = {"Content-Type": "application/json"} if sent is not None else {}
     try:
         async with client.stream(method, url, content=sent, headers=kind) as response:
-            async for chunk in response.aiter_bytes():
+            refuse_packed(response.headers, url)
+            async for chunk in response.aiter_raw():
                 got += chunk
                 if len(got) > most:
                     raise UserError(f"{url} answers with more than {most} bytes, which no vLLM would")

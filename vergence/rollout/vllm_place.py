@@ -14,7 +14,8 @@ from threading import Event
 from typing import IO, Any, Protocol, runtime_checkable
 
 from vergence.models.policy import Policy
-from vergence.rewards.wire import KEYS, base_url, shown
+from vergence.rewards.secret import without_secrets
+from vergence.rewards.wire import base_url, shown
 from vergence.rollout.vllm_arguments import arguments, flags, refuse_missing
 from vergence.rollout.vllm_http import Address, wait_for
 from vergence.rollout.vllm_request import Broken
@@ -148,10 +149,9 @@ def environment(policy: Policy) -> dict[str, str]:
     """The child's: without what torchrun says of this process and without keys, with the server's development mode."""
     own = {
         name: value
-        for name, value in os.environ.items()
+        for name, value in without_secrets(os.environ).items()  # who reaches its socket needs none
         if name not in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
         and not name.startswith(("GROUP_", "ROLE_", "TORCHELASTIC_"))
-        and name not in (*KEYS, "VLLM_API_KEY")  # who reaches its socket needs none
     }
     told: dict[str, Any] = {"VLLM_SERVER_DEV_MODE": "1", "VLLM_NO_USAGE_STATS": "1", "HF_HUB_OFFLINE": "1"}
     if policy.device.type != "cuda":

@@ -104,7 +104,7 @@ def _bare(choice: str, at: int) -> str:
 def _tolerance(column: str, value: Any) -> float:
     try:
         tolerance = float(value or 0)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         tolerance = -1.0
     if not 0 <= tolerance < 1:
         raise Unfit(column, f"must be a number in [0, 1), got {shown(value)}; write a share, or null")

@@ -1,4 +1,4 @@
-"""What one pass over the rows of a data set counts, in a few hundred bytes a row."""
+"""What one pass over the rows of a data set counts, in some hundred and fifty bytes a row."""
 
 from __future__ import annotations
 
@@ -10,9 +10,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from vergence.scenes.rows import Row, by_reason, digest
-from vergence.scenes.split import SPLITS, fingerprint
+from vergence.scenes.digests import Digests
+from vergence.scenes.refusals import Refusals
+from vergence.scenes.rows import Row, digest
+from vergence.scenes.split import SPLITS
 from vergence.scenes.tables import Refused
+from vergence.scenes.tally import Tally
 from vergence.scenes.tokens import image_tokens
 from vergence.types import IMAGE
 
@@ -54,27 +57,33 @@ class Counted:
     """Tokens that the model can attend to; 0 where that is not known."""
     max_tokens: int = 0
     """Of a response, which have to fit in as well."""
-    long: list[Refused] = field(default_factory=list)
+    long: Refusals = field(default_factory=Refusals)
     """Sound rows that do not."""
-    refused: list[Refused] = field(default_factory=list)
+    refusals: Refusals = field(default_factory=Refusals)
+    answers: Tally = field(default_factory=Tally)
     many: defaultdict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
     """What is counted -> of which -> how many."""
     lists: defaultdict[str, array[float]] = field(default_factory=lambda: defaultdict(lambda: array("d")))
     """What is measured -> the numbers."""
-    digests: list[bytes] = field(default_factory=list)
+    digests: Digests = field(default_factory=Digests)
     """Of each sound row."""
-    golds: dict[bytes, bytes] = field(default_factory=dict)
-    """Content -> digest of the first row that has it."""
+    contents: Digests = field(default_factory=Digests)
+    """Likewise."""
+
+    @property
+    def refused(self) -> tuple[Refused, ...]:
+        """The first of the rows that cannot be used."""
+        return tuple(self.refusals.first)
 
     def add(self, row: Row | Refused) -> None:
         """Count one more row."""
         if isinstance(row, Refused):
-            self.refused.append(row)
+            self.refusals.add(row)
             return
         question = row.question.replace(IMAGE, " ")
         self._count("splits", row.split)
         self._count("declared" if row.declared else "inferred", row.gold.kind)
-        self._count("answers", row.gold.text[:SHOWN])
+        self.answers.add(row.gold.text[:SHOWN])
         self._count("images per row", str(len(row.heads)))
         self._count("placeholders", row.form)
         self._measure("characters", len(question.strip()))
@@ -92,7 +101,8 @@ class Counted:
             self._measure("tokens", asked := self.count_tokens(question))
             self._measure("prompt tokens", asked + sum(seen))
             self._fit(row, asked + sum(seen))
-        self._know(row)
+        self.digests.add(digest(row))
+        self.contents.add(row.content)
 
     def _fit(self, row: Row, tokens: int) -> None:
         if not 0 < self.context < tokens + self.max_tokens:
@@ -100,15 +110,7 @@ class Counted:
         response = f" and up to {self.max_tokens:,} of a response" if self.max_tokens else ""
         said = f"{tokens:,} tokens{response}, more than the {self.context:,} that the model can attend to"
         remedy = "shorten the question, take smaller images (--max-pixels), or leave the row out"
-        self.long.append(Refused(row.file, row.row, "", said, remedy, row.unit))
-
-    def _know(self, row: Row) -> None:
-        whole, content = bytes.fromhex(digest(row)), bytes.fromhex(row.content)
-        self.digests.append(whole)
-        if content in self.golds:
-            self._count("duplicates", "same answer" if self.golds[content] == whole else "other answer")
-        else:
-            self.golds[content] = whole
+        self.long.add(Refused(row.file, row.row, "", said, remedy, row.unit))
 
     def _count(self, what: str, which: str) -> None:
         self.many[what][which] += 1
@@ -119,21 +121,22 @@ class Counted:
     def summary(self) -> dict[str, Any]:
         """The counts as plain data, which `summary.say` puts into words and JSON can hold."""
         many, sound = self.many, len(self.digests)
+        repeated = zip(("same answer", "other answer"), self.contents.repeats(self.digests), strict=True)
         return {
-            "rows": sound + len(self.refused),
+            "rows": sound + self.refusals.number,
             "sound": sound,
-            "refused": {"number": len(self.refused), "reasons": dict(by_reason(self.refused).most_common())},
-            "too long": {"number": len(self.long), "context": self.context, "max_tokens": self.max_tokens},
+            "refused": {"number": self.refusals.number, "reasons": dict(self.refusals.reasons.most_common())},
+            "too long": {"number": self.long.number, "context": self.context, "max_tokens": self.max_tokens},
             "splits": {split: many["splits"][split] for split in SPLITS},
             "kinds": {how: dict(many[how].most_common()) for how in ("declared", "inferred")},
-            "answers": {"different": len(many["answers"]), "commonest": dict(many["answers"].most_common(COMMONEST))},
-            "duplicates": dict(many["duplicates"]),
+            "answers": {"different": self.answers.different(), "commonest": self.answers.commonest(COMMONEST)},
+            "duplicates": {which: number for which, number in repeated if number},
             "placeholders": dict(many["placeholders"].most_common()),
             "images per row": dict(sorted(many["images per row"].items(), key=lambda one: int(one[0]))),
             "formats": dict(many["formats"].most_common()),
             "spreads": {name: spread(numbers)._asdict() for name, numbers in self.lists.items()},
             "vision": self.vision._asdict(),
-            "hash": fingerprint(whole.hex() for whole in self.digests),
+            "hash": self.digests.fingerprint(),
         }
 
 

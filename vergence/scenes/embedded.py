@@ -106,6 +106,10 @@ def draw(world: str, split: Split, index: int, *, seed: int = 0, partner: bool =
     return Drawn(scene, content)
 
 
+LONGEST_KEY = 200
+"""Characters of a scene's key."""
+
+
 def of_key(key: str) -> Scene:
     """The scene that has this key.
 
@@ -116,11 +120,12 @@ def of_key(key: str) -> Scene:
         UserError: it is not the key of an embedded scene.
     """
     world, split, seed, index = [*key.split("/"), "", "", ""][:4]
-    if world in WORLDS and split in SPLITS and (seed + index).isascii() and seed.isdigit() and index.isdigit():
+    numbered = len(key) <= LONGEST_KEY and (seed + index).isascii() and seed.isdigit() and index.isdigit()
+    if numbered and world in WORLDS and split in SPLITS:
         scene = draw(world, split, int(index), seed=int(seed), partner=False).scene
         if scene.key == key:
             return scene
-    raise UserError(f"{key!r} is not the key of an embedded scene: world/split/seed/index, e.g. bars/tune/0/3")
+    raise UserError(f"{key[:80]!r} is not the key of an embedded scene: world/split/seed/index, e.g. bars/tune/0/3")
 
 
 def draw_many(worlds: Sequence[str], split: Split, number: int, *, start: int = 0, seed: int = 0) -> list[Scene]:

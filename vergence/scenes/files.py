@@ -10,27 +10,24 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from PIL import Image
 
 from vergence.chance import rng
 from vergence.scenes.columns import check_columns
-from vergence.scenes.picture import Head, open_picture
+from vergence.scenes.digests import Digests
+from vergence.scenes.heads import Heads
+from vergence.scenes.picture import open_picture
 from vergence.scenes.places import parts_of
+from vergence.scenes.refusals import Refusals
 from vergence.scenes.rows import Part, Reading, Row, digest, look, read_row
-from vergence.scenes.split import SPLITS, Split, fingerprint
+from vergence.scenes.split import SPLITS, Split
+from vergence.scenes.spots import At, Spots, order_of
+from vergence.scenes.stored import folder_of
 from vergence.scenes.tables import Entry, Held, Items, Refused
 from vergence.sources.known import Known
 from vergence.types import Kind, Scene, UserError
-
-
-class At(NamedTuple):
-    """Where a row stands."""
-
-    part: int
-    number: int
-    at: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +60,9 @@ class Survey:
 
     def placed(self) -> Iterator[tuple[At, Row | Refused]]:
         """The same with their places."""
-        heads: dict[Path, Head] = {}
-        first: dict[str, tuple[Split, str]] | None = {} if any(part.split for part in self.parts) else None
+        heads = Heads()
+        several = len({part.split for part in self.parts}) > 1
+        first: dict[str, tuple[Split, str]] | None = {} if several else None
         for number, part in enumerate(self.parts):
             for entry in part.table.rows():
                 row = read_row(part, entry, self.reading)
@@ -83,9 +81,10 @@ class Files:
     """As the user wrote it."""
     parts: tuple[Part, ...]
     reading: Reading
-    rows: Mapping[Split, tuple[At, ...]]
+    rows: Mapping[Split, Spots]
     """The rows of each split, in the order of the files."""
-    refused: tuple[Refused, ...]
+    refusals: Refusals
+    """The rows that cannot be used."""
     kinds: Mapping[Kind, int]
     """How many answers are of each kind."""
     declared: int
@@ -94,6 +93,11 @@ class Files:
     """A hash of all rows that are used, in whatever order (`split.fingerprint`)."""
     said: tuple[str, ...] = ()
     """See `Survey`."""
+
+    @property
+    def refused(self) -> tuple[Refused, ...]:
+        """The first of the rows that cannot be used."""
+        return tuple(self.refusals.first)
 
     def train(self, start: int, number: int, *, seed: int) -> list[Scene]:
         """`number` scenes of the train split from position `start` on; each passage through it has its own order.
@@ -104,8 +108,8 @@ class Files:
         rows = self._some("train")
         size = len(rows)
         epochs = range(start // size, (start + number - 1) // size + 1)
-        order = {epoch: rng("order", seed, epoch).permutation(size) for epoch in epochs}
-        return [self._scene(rows[order[at // size][at % size]]) for at in range(start, start + number)]
+        order = {epoch: order_of(seed, epoch, size) for epoch in epochs}
+        return [self._scene(rows[int(order[at // size][at % size])]) for at in range(start, start + number)]
 
     def held_out(self, split: Split, number: int, *, seed: int) -> list[Scene]:
         """The first `number` scenes of a split in an order that the seed decides; fewer, if there are no more.
@@ -114,7 +118,7 @@ class Files:
             UserError: no row belongs to this split, or a picture cannot be decoded.
         """
         rows = self._some(split)
-        return [self._scene(rows[at]) for at in rng("order", split, seed).permutation(len(rows))[:number]]
+        return [self._scene(rows[at]) for at in rng("order", split, seed).permutation(len(rows))[:number].tolist()]
 
     def scene(self, key: str) -> Scene:
         """The scene of that key: name of the file / number of the row.
@@ -136,7 +140,7 @@ class Files:
         """How many scenes each split has, in words."""
         return ", ".join(f"{split} {len(self.rows[split])}" for split in SPLITS)
 
-    def _some(self, split: Split) -> tuple[At, ...]:
+    def _some(self, split: Split) -> Spots:
         if not self.rows[split]:
             raise UserError(
                 f"{self.name}: no scene belongs to the split {split!r} ({self.counts()}). The content of a scene "
@@ -183,29 +187,38 @@ def images_of(row: Row) -> tuple[Image.Image, ...]:
         raise UserError(f"{row.file}, {row.unit} {row.row}, field {row.images_column!r}: {problem}") from problem
 
 
-def survey(source: str | Path, *, columns: Mapping[str, str] | None = None, tolerance: float = 0.0) -> Survey:
+def survey(
+    source: str | Path,
+    *,
+    columns: Mapping[str, str] | None = None,
+    tolerance: float = 0.0,
+    pictures: str | Path = "",
+    fetch: bool = True,
+) -> Survey:
     """All rows of a source, to be gone through; see `places` for how it is written.
 
     Args:
         source: What is to be read.
         columns: Ours -> theirs, where the names are not in `columns.NAMES`.
         tolerance: Of numbers among the answers, relative.
+        pictures: A folder besides the data's own that pictures may be read from; paths count from it too.
+        fetch: Whether a data set of the Hub may be fetched. Else it is had from this machine or not at all.
 
     Raises:
-        UserError: there is no such source, or no such field of ours.
+        UserError: there is no such source, no such folder, or no such field of ours.
     """
     check_columns(columns or {})
-    parts, said = parts_of(str(source))
-    return Survey(parts, Reading(dict(columns or {}), tolerance), said)
+    parts, said = parts_of(str(source), fetch=fetch)
+    return Survey(parts, Reading(dict(columns or {}), tolerance, folder_of(pictures)), said)
 
 
-def read(source: str | Path, *, columns: Mapping[str, str] | None = None, tolerance: float = 0.0) -> Files:
-    """The scenes of a source. Each row is in the split that its content decides, or among the refused.
+def read(source: str | Path, **how: Any) -> Files:
+    """The scenes of a source, read as `survey` says. Each row is in the split that its content decides, or refused.
 
     Raises:
         UserError: see `survey`; or there are no rows.
     """
-    return _files(str(source), survey(source, columns=columns, tolerance=tolerance))
+    return _files(str(source), survey(source, **how))
 
 
 def read_rows(
@@ -255,29 +268,28 @@ def _in_one_split(row: Row, first: dict[str, tuple[Split, str]]) -> Row | Refuse
 
 
 def _files(name: str, survey: Survey) -> Files:
-    rows: dict[Split, list[At]] = {split: [] for split in SPLITS}
-    refused: list[Refused] = []
-    digests: list[str] = []
+    rows = {split: Spots() for split in SPLITS}
+    refusals, digests = Refusals(), Digests()
     kinds: Counter[Kind] = Counter()
     declared = 0
     for place, row in survey.placed():
         if isinstance(row, Refused):
-            refused.append(row)
+            refusals.add(row)
             continue
-        rows[row.split].append(place)
-        digests.append(digest(row))
+        rows[row.split].add(place)
+        digests.add(digest(row))
         kinds[row.gold.kind] += 1
         declared += row.declared
-    if not digests and not refused:
+    if not len(digests) and not refusals.number:
         raise UserError(f"{name} is empty; write one row for each question, with image, question and answer")
     return Files(
         name=name,
         parts=survey.parts,
         reading=survey.reading,
-        rows={split: tuple(those) for split, those in rows.items()},
-        refused=tuple(refused),
+        rows=rows,
+        refusals=refusals,
         kinds=dict(kinds),
         declared=declared,
-        content=fingerprint(digests),
+        content=digests.fingerprint(),
         said=survey.said,
     )

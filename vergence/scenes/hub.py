@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,18 +27,30 @@ class Undecoded:
         return self.rows[at].to_pylist()[0]
 
 
-def load_hub(name: str, config: str = "", split: str = "train") -> Held:
+def load_hub(name: str, config: str = "", split: str = "train", *, fetch: bool = True) -> Held:
     """A split of a data set of the Hub, or of a folder that is laid out like one; it is downloaded once, and kept.
+
+    Args:
+        name: Of the data set.
+        config: Its configuration; empty for its only one.
+        split: Of its splits.
+        fetch: False takes what is kept on this machine, and asks nobody.
 
     Raises:
         UserError: it cannot be had: no such data set, part or split, no network, no permission.
     """
     import datasets
 
+    part = f"{name}{f':{config}' if config else ''}@{split}"
     try:
-        found = datasets.load_dataset(name, config or None, split=split)
+        with _unasked(fetch=fetch):
+            found = datasets.load_dataset(name, config or None, split=split)
     except Exception as reason:  # of the network, of the server, of what the data set itself says
-        part = f"{name}{f':{config}' if config else ''}@{split}"
+        if not fetch:
+            raise UserError(
+                f"the data set {part} is not kept on this machine, and nobody is asked for it here; "
+                f"`vergence data check {name}` fetches it"
+            ) from reason
         raise UserError(
             f"the data set {part} cannot be loaded ({_first_line(reason)}); is the name right, is there a network? "
             "What is on this machine is named by its file or folder"
@@ -52,8 +67,11 @@ def load_saved(path: Path, split: str = "") -> tuple[Held, str]:
     import datasets
 
     try:
+        _refuse_elsewhere(path)
         found = datasets.load_from_disk(str(path))
-    except (OSError, ValueError) as reason:
+    except (OSError, ValueError, TypeError, KeyError) as reason:
+        if isinstance(reason, UserError):
+            raise
         raise UserError(f"{path} was not saved by datasets ({_first_line(reason)}); save it again") from reason
     if isinstance(found, datasets.DatasetDict):
         split = split or "train"
@@ -65,6 +83,29 @@ def load_saved(path: Path, split: str = "") -> tuple[Held, str]:
     if split:
         raise UserError(f"{path} has no splits; leave @{split} out")
     return Held(str(path), path.resolve(), undecoded(found)), ""
+
+
+@contextmanager
+def _unasked(*, fetch: bool) -> Iterator[None]:
+    """Keep `datasets` from asking the Hub for as long as this lasts, by the switch that HF_DATASETS_OFFLINE sets."""
+    import datasets
+
+    was = datasets.config.HF_HUB_OFFLINE
+    datasets.config.HF_HUB_OFFLINE = was or not fetch
+    try:
+        yield
+    finally:
+        datasets.config.HF_HUB_OFFLINE = was
+
+
+def _refuse_elsewhere(path: Path) -> None:
+    """Raise if a folder that `datasets` saved names tables that lie outside of it."""
+    for state in (path / "state.json", *sorted(path.glob("*/state.json"))):
+        if not state.is_file():
+            continue
+        for one in json.loads(state.read_text(encoding="utf-8")).get("_data_files") or ():
+            if not (state.parent / one["filename"]).resolve().is_relative_to(path.resolve()):
+                raise UserError(f"{state} names a table outside of its folder, {one['filename'][:80]!r}; save it again")
 
 
 def undecoded(found: Any) -> Undecoded:

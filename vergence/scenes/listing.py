@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
+from vergence.disk import put_in_place
 from vergence.types import UserError
 
 MADE_BY = "vergence data check"
@@ -53,11 +55,38 @@ def write_list(path: Path, lines: Iterable[Mapping[str, Any]]) -> None:
     Raises:
         UserError: it cannot be written.
     """
-    text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+    with writing_list(path) as write:
+        for line in lines:
+            write(line)
+
+
+@contextmanager
+def writing_list(path: Path | None) -> Iterator[Callable[[Mapping[str, Any]], None]]:
+    """What is called with each object to be written to a line: none is kept. The file is in its place at the end.
+
+    Args:
+        path: None has nothing written.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    if path is None:
+        yield lambda line: None
+        return
+    as_it_is = path.is_symlink() or (path.exists() and not path.is_file())  # a pipe; /dev/stdout, whatever is behind it
+    partial = path if as_it_is else path.with_name(f".{path.name}.partial")
     try:
-        path.write_text(text, encoding="utf-8", errors="backslashreplace")  # half of a surrogate pair: as JSON has it
+        # half of a surrogate pair: as JSON has it
+        with partial.open("w", encoding="utf-8", errors="backslashreplace") as file:
+            yield lambda line: print(json.dumps(line, ensure_ascii=False), file=file)
+        if not as_it_is:
+            put_in_place(partial, path)
     except OSError as reason:
         raise UserError(f"{path} cannot be written ({reason.strerror})") from reason
+    finally:
+        if not as_it_is:
+            with suppress(OSError):
+                partial.unlink()
 
 
 def _is_list(path: Path, fields: Sequence[str]) -> bool:

@@ -14,6 +14,8 @@ from vergence.types import UserError
 
 AT_ONCE = 2**23
 """Bytes that are decoded at once, about: 8 MiB."""
+MOST_AT_ONCE = 2**28
+"""Bytes that as many rows may have at most, where they may all repeat one value: 256 MiB, unless one row has more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,13 +63,20 @@ class Shard:
         from pyarrow.parquet import ParquetFile
 
         described = self.footer.row_group(group)
-        rows = max(1, min(64, AT_ONCE * described.num_rows // max(1, described.total_byte_size)))
+        size, repeated = max(1, described.total_byte_size), max(1, _repeated(described))
+        rows = max(1, min(64, AT_ONCE * described.num_rows // size, MOST_AT_ONCE // repeated))
         with ParquetFile(self.file, metadata=self.footer, buffer_size=2**20) as file:
             yield from file.iter_batches(rows, row_groups=[group], use_threads=False)
 
     def _damaged(self, number: int, reason: Exception) -> Refused:
         said = " ".join(str(reason).split())[:200]
         return Refused(self.file, number, "", f"cannot be read ({said})", "write the file again, or copy it again")
+
+
+def _repeated(group: Any) -> int:
+    """How many bytes one row may have at most by values that stand once in the file and are named in many rows."""
+    columns = (group.column(number) for number in range(group.num_columns))
+    return sum(one.total_uncompressed_size for one in columns if any("DICTIONARY" in coded for coded in one.encodings))
 
 
 def read_parquet(path: Path) -> Shard:

@@ -7,6 +7,7 @@ is shared between threads.
 from __future__ import annotations
 
 import re
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -26,6 +27,8 @@ Stored = Path | bytes | Image.Image
 
 MOST_PIXELS = 1024**3 // 12
 """A larger picture is not decoded: 89.5 million pixels, where Pillow begins to suspect a decompression bomb."""
+MOST_TOGETHER = 1024**3 // 3
+"""Pictures of one question with more pixels in all are not decoded: 358 million, a GiB in RGB."""
 MOST_BYTES = 2**26
 """A larger file is not read: 64 MiB."""
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "JPEG2000")
@@ -90,12 +93,24 @@ def open_picture(stored: Stored) -> Image.Image:
 
 def _data(stored: Path | bytes) -> bytes:
     try:
-        size = stored.stat().st_size if isinstance(stored, Path) else len(stored)
-        if size <= MOST_BYTES:
-            return stored.read_bytes() if isinstance(stored, Path) else stored
+        found, size = _read(stored) if isinstance(stored, Path) else (stored, len(stored))
     except OSError as reason:
         raise UserError(f"{_name(stored)} cannot be read ({reason.strerror}); is it there, and yours?") from reason
-    raise UserError(f"{_name(stored)} has {size:,} bytes, more than the {MOST_BYTES:,} that are read; shrink it")
+    if size > MOST_BYTES:
+        raise UserError(f"{_name(stored)} has {size:,} bytes, more than the {MOST_BYTES:,} that are read; shrink it")
+    return found
+
+
+def _read(path: Path) -> tuple[bytes, int]:
+    """A file's bytes, and how many it has; no more than are bounded are read."""
+    about = path.stat()
+    if not stat.S_ISREG(about.st_mode):  # a pipe would be waited for, and a device never ends
+        raise UserError(f"{path.name} is a device, a pipe or a folder; name a picture file")
+    if about.st_size > MOST_BYTES:
+        return b"", about.st_size
+    with path.open("rb") as file:  # which may grow, or be one of the system's that do not say their size
+        found = file.read(MOST_BYTES + 1)
+    return found, len(found)
 
 
 @contextmanager

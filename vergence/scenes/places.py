@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import glob
 import re
+import stat
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -44,14 +45,18 @@ class Located(NamedTuple):
     """Which files or splits are read, and which are not, wherever there are several."""
 
 
-def parts_of(source: str) -> Located:
+def parts_of(source: str, *, fetch: bool = True) -> Located:
     """The tables of a source, none of which was read further than its head.
+
+    Args:
+        source: As the user writes it.
+        fetch: Whether a data set of the Hub may be fetched. Else it is had from this machine or not at all.
 
     Raises:
         UserError: there is nothing of that name, or no such split; what there is is named.
     """
     several = [source] if _exists(source) else [one.strip() for one in source.split(",") if one.strip()]
-    those = [_parts(one) for one in several]
+    those = [_parts(one, fetch=fetch) for one in several]
     found = [part for one in those for part in one.parts]
     if not found:
         raise UserError("no source of scenes is named; name a file, a folder, a data set of the Hub, or 'embedded'")
@@ -78,13 +83,13 @@ def split_of(path: Path) -> str:
     return ""
 
 
-def _parts(source: str) -> Located:
+def _parts(source: str, *, fetch: bool) -> Located:
     named, ours = _use(source)
     prefix, _, path = named.partition(":")
     declared = known(prefix) if path else None
     if declared and (_is_local(path) or not _HUB.fullmatch(prefix)):
         return _local(path, declared, ours)
-    return _local(named, None, ours) if _is_local(named) else _hub(named, ours)
+    return _local(named, None, ours) if _is_local(named) else _hub(named, ours, fetch=fetch)
 
 
 def _use(source: str) -> tuple[str, Split | None]:
@@ -120,7 +125,7 @@ def _is_local(source: str) -> bool:
     )
 
 
-def _hub(source: str, ours: Split | None) -> Located:
+def _hub(source: str, ours: Split | None, *, fetch: bool) -> Located:
     from vergence.scenes.hub import load_hub
 
     source, split = _split(source)
@@ -136,7 +141,7 @@ def _hub(source: str, ours: Split | None) -> Located:
             raise UserError(f"{declared.title} is on no Hub; {declared.load or 'give its files'} as {name}:PATH")
         name = name if "/" in name else declared.hub[0]
         config, split = config or declared.config, split or next(iter(declared.rows), "train")
-    table = load_hub(name, config, split or "train")
+    table = load_hub(name, config, split or "train", fetch=fetch)
     world = declared.name if declared else name.rpartition("/")[2]
     hint = (declared.load if declared else "") or "download the files of the data set, and name their folder"
     part = Part(table, f"{world}/{split or 'train'}", world, table.folder, declared, ours, hint)
@@ -249,6 +254,8 @@ def _table(path: Path, *, alone: bool) -> Table:
 
 def _opened(path: Path) -> Table:
     try:
+        if not stat.S_ISREG(path.stat().st_mode):  # a pipe would be waited for, and a device never ends
+            raise UserError(f"{path} is no file but a device or a pipe; name a file")
         path.open("rb").close()
     except OSError as reason:
         raise UserError(

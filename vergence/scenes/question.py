@@ -192,9 +192,9 @@ def with_choices(question: str, choices: Sequence[str]) -> str:
     'Who is taller? (A) Ann (B) Bo'
     """
     lettered = list(zip("ABCDEFGHIJKLMNOPQRSTUVWXYZ", choices, strict=False))
-    plain = " ".join(question.split())
-    if all(
-        re.search(rf"\b{letter}\s?[.):\]]\s?{re.escape(' '.join(text.split()))}", plain) for letter, text in lettered
+    plain, said = " ".join(question.split()), [(letter, " ".join(text.split())) for letter, text in lettered]
+    if all(text in plain for _, text in said) and all(  # what is not there is not looked for behind its letter
+        re.search(rf"\b{letter}\s?[.):\]]\s?{re.escape(text)}", plain) for letter, text in said
     ):
         return question
     return "\n".join((question.rstrip(), *(f"{letter}. {text}" for letter, text in lettered)))
@@ -208,5 +208,14 @@ def shown(value: Any) -> str:
     """
     try:
         return json.dumps(value)[:80]
-    except (TypeError, ValueError, RecursionError):
+    except RecursionError:
+        return f"{type(value).__name__}s in each other, too deep to be shown"
+    except (TypeError, ValueError):  # bytes, say, or a number of more digits than Python writes
+        return _plainly(value)
+
+
+def _plainly(value: Any) -> str:
+    try:
         return repr(value)[:80]
+    except (ValueError, RecursionError):
+        return f"a {type(value).__name__}"

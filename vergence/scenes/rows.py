@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from vergence.scenes.answers import CHOSEN, read_answer
 from vergence.scenes.columns import NAMES, Unfit, find, has, others
 from vergence.scenes.jsonl import unquoted
-from vergence.scenes.picture import Head, Stored, examine
+from vergence.scenes.picture import MOST_TOGETHER, Head, Stored, examine
 from vergence.scenes.question import Form, place, read_prompt, read_text, with_choices
 from vergence.scenes.split import Split, assign, content_hash
 from vergence.scenes.stored import Place, looks_like_images, pictures
@@ -33,7 +33,7 @@ class Part:
     world: str
     """Of rows that name none."""
     root: Path | None = None
-    """The folder that the user named, without links: no picture is read from outside of it."""
+    """The folder that the user named, without links: no picture is read from outside of it, or `Reading.pictures`."""
     known: Known | None = None
     """The data set whose columns these are."""
     split: Split | None = None
@@ -50,6 +50,8 @@ class Reading:
     """Ours -> theirs."""
     tolerance: float = 0.0
     """Of numbers among the answers, relative."""
+    pictures: Path | None = None
+    """A folder besides the data's own that pictures may be read from, absolute and without links."""
 
 
 class Row(NamedTuple):
@@ -105,6 +107,10 @@ def look(row: Row, part: Part, heads: MutableMapping[Path, Head]) -> Row | Refus
         seen = tuple(_head(picture, heads) for picture in row.pictures)
     except UserError as problem:
         return _refused(row.file, row.row, row.unit, row.images_column, str(problem))
+    pixels = sum(head.width * head.height for head in seen)
+    if pixels > MOST_TOGETHER:
+        said = f"its pictures have {pixels:,} pixels in all, more than the {MOST_TOGETHER:,} that go"
+        return Refused(row.file, row.row, row.images_column, said, "shrink them", row.unit)
     scene = Scene(key="", world="", images=(), question=row.question, gold=row.gold, facts=row.facts)
     content = content_hash(scene)
     if not row.facts:
@@ -138,7 +144,8 @@ def _row(part: Part, number: int, fields: Fields, reading: Reading) -> Row:
     asked = find(fields, "question", columns, exact=exact)
     question, inside = read_prompt(asked.column, asked.value, answered=has(fields, "answer", columns, exact=exact))
     question = read_text(asked.column, question)
-    column, stored = _images(part, fields, columns, inside, asked.column, exact=exact)
+    place_of = Place(part.table.folder, part.root, part.table.file, part.hint, reading.pictures)
+    column, stored = _images(place_of, fields, columns, inside, asked.column, exact=exact)
     gold, declared = read_answer(fields, columns, reading.tolerance, exact=exact)
     if gold.kind in CHOSEN and gold.choices:
         question = with_choices(question, gold.choices)
@@ -183,7 +190,7 @@ def _adapted(part: Part, fields: Fields, reading: Reading) -> tuple[Fields, Mapp
 
 
 def _images(
-    part: Part, fields: Fields, columns: Mapping[str, str], inside: list[Any], asked: str, *, exact: bool
+    place: Place, fields: Fields, columns: Mapping[str, str], inside: list[Any], asked: str, *, exact: bool
 ) -> tuple[str, tuple[Stored, ...]]:
     found = find(fields, "images", columns, exact=exact)
     if not (inside or exact or "images" in columns or any(name.lower() in NAMES["images"] for name in fields)):
@@ -192,7 +199,6 @@ def _images(
             raise Unfit(maybe[0], f"may hold the images; say --columns images={maybe[0]}, or images= if there are none")
     if found.value is not None and inside:
         raise Unfit(found.column, f"there are images in {asked!r} too; say --columns images= to take those alone")
-    place = Place(part.table.folder, part.root, part.table.file, part.hint)
     column = asked if inside else found.column
     return column, pictures(column, inside or found.value, place)
 

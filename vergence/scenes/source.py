@@ -67,6 +67,8 @@ def open_source(
     columns: Mapping[str, str] | None = None,
     tolerance: float = 0.0,
     skip_refused: bool = False,
+    pictures: str = "",
+    fetch: bool = True,
     tell: Callable[[str], None] = print,
 ) -> Source:
     """The source that a config names: "embedded", or files, a folder or a data set of the Hub (see `places`).
@@ -77,6 +79,8 @@ def open_source(
         columns: Ours -> the data's, where the names of its columns are not known.
         tolerance: Of numbers among the answers, relative.
         skip_refused: Go on without the rows that cannot be used; else one of them is an error.
+        pictures: A folder besides the data's own that pictures may be read from.
+        fetch: Whether a data set of the Hub may be fetched. Else it is had from this machine or not at all.
         tell: Told which files of several are read, and how many rows were left out, and why.
 
     Raises:
@@ -85,22 +89,22 @@ def open_source(
     if scenes == "embedded":
         return Embedded(tuple(worlds))
     from vergence.scenes.files import read
-    from vergence.scenes.rows import by_reason
 
-    files = read(scenes, columns=columns, tolerance=tolerance)
+    files = read(scenes, columns=columns, tolerance=tolerance, pictures=pictures, fetch=fetch)
     for line in files.said:
         tell(line)
-    good, bad = sum(map(len, files.rows.values())), len(files.refused)
+    good, bad = sum(map(len, files.rows.values())), files.refusals.number
     if bad and not (skip_refused and good):
         command = ["vergence", "data", "check", scenes]
         command += ["--columns", *(f"{ours}={theirs}" for ours, theirs in columns.items())] if columns else []
+        command += ["--pictures", pictures] if pictures else []
         without = " --skip-refused (skip_refused: true) trains without them" if good else ""
         raise UserError(
             f"{files.refused[0]}. {bad} of {good + bad} rows cannot be used; "
             f"`{shlex.join(command)} --refused FILE` lists them.{without}"
         )
     if bad:
-        reasons = by_reason(files.refused).most_common(4)
+        reasons = files.refusals.reasons.most_common(4)
         named = ", ".join(f"{number} {reason}" for reason, number in reasons)
         tell(f"{scenes}: {bad} of {good + bad} rows are left out ({named}{', ...' * (len(reasons) > 3)})")
     return files

@@ -17,6 +17,7 @@ from vergence.scenes.jsonl import unquoted
 from vergence.scenes.picture import MOST_BYTES, Stored
 from vergence.scenes.question import shown
 from vergence.scenes.tables import Fields
+from vergence.types import UserError
 
 MOST_IMAGES = 64
 """In one row."""
@@ -31,11 +32,27 @@ class Place(NamedTuple):
     folder: Path | None
     """The folder of the file; None where there is none."""
     root: Path | None
-    """The folder that the user named, which holds the other. Nothing outside of it is read."""
+    """The folder that the user named, which holds the other. Nothing outside of it and of `pictures` is read."""
     file: str
     """What messages call the file."""
     hint: str = ""
     """What to do if a picture is missing; empty for the usual."""
+    pictures: Path | None = None
+    """A further folder that the user named, absolute and without links: paths count from it too."""
+
+
+def folder_of(pictures: str | Path) -> Path | None:
+    """A folder that the user lets pictures be read from, absolute and without links; None for no name.
+
+    Raises:
+        UserError: there is no such folder.
+    """
+    if not str(pictures):
+        return None
+    folder = Path(pictures).expanduser()
+    if not folder.is_dir():
+        raise UserError(f"there is no folder {folder}; --pictures takes one that pictures may be read from")
+    return folder.resolve()
 
 
 def pictures(column: str, value: Any, place: Place) -> tuple[Stored, ...]:
@@ -67,11 +84,23 @@ def _picture(column: str, value: Any, place: Place) -> Stored:
     encoded = _ENCODED.match(value)
     if encoded and len(value) > 64:
         return _decoded(column, value[encoded.end() :])
-    if re.match("https?://", value):
+    if re.match(r"(?!file:)[A-Za-z][A-Za-z0-9+.-]*://|//|\\\\", value):
         raise Unfit(column, f"{value[:80]!r} is on the network; download the picture, and write its path")
     if value.startswith("file:"):
-        value = unquote(urlsplit(value).path)
+        value = _of_url(column, value)
     return _path(column, value, place)
+
+
+def _of_url(column: str, url: str) -> str:
+    """The path that a file's url means, on this machine."""
+    try:
+        parsed = urlsplit(url)
+    except ValueError as reason:
+        raise Unfit(column, f"{url[:80]!r} is no url ({reason}); write the picture's path") from reason
+    path = unquote(parsed.path)
+    if parsed.netloc not in ("", "localhost") or path.startswith("//"):
+        raise Unfit(column, f"{url[:80]!r} is on another machine; download the picture, and write its path")
+    return path
 
 
 def _decoded(column: str, text: str) -> bytes:
@@ -86,19 +115,19 @@ def _decoded(column: str, text: str) -> bytes:
 def _path(column: str, name: str, place: Place) -> Path:
     if place.folder is None or place.root is None:
         raise Unfit(column, f"{name[:80]!r} is a path, and {place.file} has no folder; give bytes, or a folder")
-    found = []
-    for folder in dict.fromkeys((place.folder, place.root)):
+    found, roots = [], [root for root in (place.root, place.pictures) if root is not None]
+    for folder in dict.fromkeys((place.folder, *roots)):
         try:
             path = (folder / name).resolve()
             there = path.is_file()
         except (OSError, ValueError, RuntimeError) as reason:  # too long for the file system; a null; links in a circle
             raise Unfit(column, f"{name[:80]!r} is not a path ({reason}); write the picture's") from reason
-        if path.is_relative_to(place.root):
+        if any(map(path.is_relative_to, roots)):
             if there:
                 return path
             found.append(path)
     if not found:  # a data set from elsewhere must not read other files of this machine
-        remedy = "copy the picture there, and write a relative path"
+        remedy = "copy the picture there, and write a relative path, or name the folder that has it with --pictures"
         raise Unfit(column, f"{name[:200]!r} leads out of the file's folder; {remedy}")
     whence = f"the folder of {Path(place.file).name}"
     whence += "" if place.root == place.folder else f", or from {place.root}"
@@ -122,8 +151,8 @@ _ENDING = re.compile(r"\.(?:png|jpe?g|webp|gif|bmp|tiff?|avif)$", re.IGNORECASE)
 
 
 def _holds(value: Any) -> bool:
-    if isinstance(value, list) and value:
-        return _holds(value[0])
+    while isinstance(value, list) and value:
+        value = value[0]
     if isinstance(value, Mapping):
         return isinstance(value.get("bytes"), bytes)
     return isinstance(value, Image.Image) or (isinstance(value, str) and bool(_ENDING.search(value.strip()[-8:])))

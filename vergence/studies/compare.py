@@ -145,9 +145,14 @@ def row(arm: str, records: Mapping[int, Kept]) -> Row:
         kinds=kinds,
         unparsed=fmean(over("unparsed")),
         cut_off=fmean(over("cut_off")),
-        warnings=dict(Counter(name for one in kept for name in {told["name"] for told in one.header["warnings"]})),
+        warnings=dict(Counter(name for one in kept for name in _warned(one))),
         cost={name: fmean(one.header["cost"][name] for one in kept) for name in kept[0].header["cost"]},
     )
+
+
+def _warned(kept: Kept) -> list[str]:
+    """What was warned of in a run, each once, in the run's order: a set has another in every process."""
+    return list(dict.fromkeys(told["name"] for told in kept.header["warnings"]))
 
 
 def comparisons(arms: Sequence[Arm], records: Records) -> list[Compared]:

@@ -11,7 +11,7 @@ from typing import Any
 from vergence.objectives.objective import reads_of_method
 from vergence.studies.arms import method_of
 from vergence.train.config import Config
-from vergence.train.run import read_lines
+from vergence.train.run import read_lines, whole_lines
 
 TRAINING = ("ask_s", "score_s", "update_s")
 """The laps of timings.jsonl that are training: sampling, what is read without gradient, and the updates."""
@@ -19,7 +19,7 @@ TRAINING = ("ask_s", "score_s", "update_s")
 
 def trained_seconds(run: Path) -> float:
     """Seconds that a run has trained: without its evaluations, its checkpoints and its start."""
-    return sum(_each_step(run))
+    return sum(_each_step(run), 0.0)
 
 
 def time_is_over(run: Path, seconds: float) -> bool:
@@ -31,7 +31,7 @@ def time_is_over(run: Path, seconds: float) -> bool:
 
 def _each_step(run: Path) -> list[float]:
     path = run / "timings.jsonl"
-    lines = read_lines(path) if path.is_file() else ()
+    lines = whole_lines(path) if path.is_file() else ()
     return [sum(line.get(name, 0.0) for name in TRAINING) for line in lines]
 
 
@@ -58,14 +58,14 @@ def measured(run: Path, config: Config, metrics: Sequence[Mapping[str, Any]]) ->
     `tokens`: of the responses that were trained on; `forward_tokens`: these, times the passes over each (prompts are
     not counted); `drawn`: responses that were drawn for each that was trained on, above 1 under dynamic sampling.
     """
-    steps = sum(1 for _ in read_lines(run / "timings.jsonl"))
+    steps, timed = len(metrics), _each_step(run)  # a step whose process was killed may not have been timed
     tokens = sum(line["tokens"] for line in read_lines(run / "rollouts.jsonl")) * config.passes
     kept = [line["sampling/kept"] for line in metrics if line.get("sampling/kept")]
-    seconds, each = trained_seconds(run), passes(config)
+    each = passes(config)
     return {
         "steps": steps,
-        "seconds": round(seconds, 1),
-        "seconds_per_step": round(seconds / steps, 3),
+        "seconds": round(sum(timed, 0.0), 1),
+        "seconds_per_step": round(sum(timed) / max(1, len(timed)), 3),
         "passes": round(each, 3),
         "tokens": tokens,
         "forward_tokens_per_step": round(tokens * each / steps),

@@ -1,7 +1,7 @@
 """One run of a study in a process of its own: train it (or go on), answer the held-out questions, keep the record.
 
 `python -m vergence.studies.one JOB`, the job as JSON. Whoever starts it holds its standard input: when that closes,
-this process stops as after Ctrl-C, with a checkpoint.
+this process stops as after SIGTERM, with a checkpoint.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from vergence.disk import alone
 from vergence.evaluate.suite import Record
 from vergence.evaluate.tune import answering, tune_evaluation
 from vergence.models.policy import Policy
@@ -28,12 +29,17 @@ from vergence.train.card import version_of
 from vergence.train.checkpoint import latest, name_of, step_of
 from vergence.train.config import Config
 from vergence.train.guards import raised
+from vergence.train.keeping import refuse_damaged
 from vergence.train.loop import train
 from vergence.train.parts import load_policy, open_data
-from vergence.train.run import load_run_config, read_lines
+from vergence.train.run import CONFIG, load_run_config, read_lines
+from vergence.train.stopping import terminable
+from vergence.train.sums import damage
 from vergence.train.written import from_yaml
 from vergence.types import ORIGINAL, Blank, Scene, UserError
 
+PATIENCE = 120.0
+"""Seconds that a process of a study which has ended is given to save its run."""
 PACKAGES = ("vergence", "torch", "transformers", "numpy")
 
 
@@ -56,7 +62,7 @@ class Job:
         if self.run is None:
             return True
         last = latest(self.run / "checkpoints")
-        if last is None or load_run_config(self.run) != self.config:
+        if last is None or damage(last) or load_run_config(self.run) != self.config:
             return False
         return step_of(last) >= self.config.steps or cost.time_is_over(self.run, self.seconds)
 
@@ -80,6 +86,9 @@ def carry_out(job: Job) -> None:
         UserError: as training and answering do.
         KeyboardInterrupt: it was stopped; what is finished is kept.
     """
+    if job.run and job.run.is_dir():
+        with alone(job.run, "run", patience=PATIENCE):  # one that an ended study had started may still be saving
+            pass
     source = open_data(job.config)
     ask = answering(job.config, cache=job.run / "servers" / "reasoner" if job.run else None)
     if not job.whole:
@@ -116,7 +125,7 @@ def trained(job: Job, source: Source) -> None:
             signal.raise_signal(signal.SIGINT)  # one step more, and a checkpoint
 
     watch = stop_in_time if job.seconds else lambda *_: None
-    half = (run / "config.yaml").is_file()
+    half = (run / CONFIG).is_file()
     evaluate = tune_evaluation(job.config, run, source=source) if job.config.eval_every else None
     last = train(job.config, run, resume=half, source=source, evaluate=evaluate, watch=watch, tell=print)
     if last.name != name_of(job.config.steps) and not cost.time_is_over(run, job.seconds):
@@ -155,10 +164,11 @@ def main(arguments: Sequence[str]) -> int:
     import torch
 
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have left it ignored
-    threading.Thread(target=_stop_when_left_alone, daemon=True).start()
     torch.set_num_threads(1)
     try:
-        carry_out(from_json(arguments[0]))
+        with terminable():
+            threading.Thread(target=_stop_when_left_alone, daemon=True).start()
+            carry_out(from_json(arguments[0]))
     except UserError as error:
         print(f"error: {error}", flush=True)
         return 2
@@ -171,7 +181,7 @@ def main(arguments: Sequence[str]) -> int:
 def _stop_when_left_alone() -> None:
     while os.read(sys.stdin.fileno(), 1):
         pass
-    os.kill(os.getpid(), signal.SIGINT)
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _plainly(job: Job, away: Sequence[Scene], found: Mapping[str, Any]) -> dict[str, Any]:
@@ -189,7 +199,11 @@ def _plainly(job: Job, away: Sequence[Scene], found: Mapping[str, Any]) -> dict[
 
 
 def _checkpoint(job: Job, step: int) -> str | Path:
-    return job.run / "checkpoints" / name_of(step) if job.run else job.config.model
+    if job.run is None:
+        return job.config.model
+    where = job.run / "checkpoints" / name_of(step)
+    refuse_damaged(where)
+    return where
 
 
 def _plain(value: Any) -> Any:

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from vergence.disk import telling_of_space, write_whole
+from vergence.disk import make, write_whole
 from vergence.evaluate.errors import ERRORS
 from vergence.evaluate.suite import Record
 from vergence.train.config import Config
@@ -27,6 +27,15 @@ CONDITIONS = ("image", "blank", "best")
 last."""
 COUNTED = ("right", "false_facts", *ERRORS, "unparsed", "cut_off", "timed_out")
 """What is counted of the answers to a question, in the order of a file that does not say another."""
+SHAPE = {
+    "config": (dict,),
+    "seconds": (int, float),
+    "samples": (int,),
+    "elsewhere": (list,),
+    "last": (int,),
+    "best": (int,),
+}
+"""Of a header: what is asked of it here, and of which types it is."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,8 +103,7 @@ def write(path: Path, header: Mapping[str, Any], answers: Mapping[str, Sequence[
     for scene, world in worlds.items():
         seen = {condition: _listed(found[scene]) for condition, found in counts.items() if scene in found}
         lines.append({"scene": scene, "world": world, **seen})
-    with telling_of_space(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
+    make(path.parent)
     write_whole(path, "".join(json.dumps(line, separators=(",", ":")) + "\n" for line in lines))
 
 
@@ -107,9 +115,22 @@ def read(path: Path) -> Kept:
     """
     lines = list(read_lines(path))
     if not lines or lines[0].get("format") != FORMAT or not lines[1:]:
-        raise UserError(f"{path} is no whole record of a study's run: take it away, and the run is answered again")
-    named = lines[0]["counted"]
-    return Kept(header=lines[0], questions=tuple(_named(one, named) for one in lines[1:]))
+        raise _not_whole(path)
+    try:
+        header, named = lines[0], lines[0]["counted"]
+        kept = Kept(header=header, questions=tuple(_named(one, named) for one in lines[1:]))
+        sound = all(type(header[name]) in kinds for name, kinds in SHAPE.items()) and header["samples"] > 0
+        sound = sound and all(isinstance(name, str) for name in (*named, *header["elsewhere"]))
+        kept.config  # noqa: B018  # it is read now, so that what is wrong with it is said of this file
+    except (KeyError, TypeError, AttributeError, ValueError, UserError):
+        sound = False
+    if not sound:
+        raise _not_whole(path)
+    return kept
+
+
+def _not_whole(path: Path) -> UserError:
+    return UserError(f"{path} is no whole record of a study's run: take it away, and the run is answered again")
 
 
 def place(out: Path, arm: str, seed: int) -> Path:
@@ -146,7 +167,9 @@ def _listed(counts: Mapping[str, int]) -> list[int]:
 
 
 def _named(line: Mapping[str, Any], named: Sequence[str]) -> dict[str, Any]:
-    found = {name: line[name] for name in ("scene", "world")}
+    found: dict[str, Any] = {name: str(line[name]) for name in ("scene", "world")}
     for condition in line.keys() & set(CONDITIONS):
+        if not all(type(number) is int for number in line[condition]):
+            raise TypeError(f"{condition} holds no counts")
         found[condition] = {name: number for name, number in zip(named, line[condition], strict=False) if number}
     return found

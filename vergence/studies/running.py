@@ -22,7 +22,7 @@ from vergence.train.config import Config
 from vergence.types import UserError
 
 PATIENCE = 120.0
-"""Seconds that a stopped run has to finish its step and to save it."""
+"""Seconds that a stopped run has to end: it takes its own grace period, and saves."""
 GLANCE = 0.2
 """Seconds between looks at what is running."""
 Told = Callable[[int, int], None]
@@ -97,7 +97,7 @@ def run(
 
     Raises:
         UserError: a record is of another run; or another process is at work in `out`.
-        KeyboardInterrupt: stopped. Runs under way finish their step and save it; whatever is finished is kept.
+        KeyboardInterrupt: stopped, by Ctrl-C or SIGTERM. Runs under way save what they have finished; all is kept.
     """
     if cores < 1:
         raise UserError(f"--cores must be at least 1, got {cores}")
@@ -174,7 +174,7 @@ def stopping(under_way: Sequence[Process]) -> Iterator[None]:
     finally:
         for process in under_way:
             with suppress(OSError):
-                process.popen.send_signal(signal.SIGINT)
+                process.popen.send_signal(signal.SIGTERM)  # said twice, it is said once: whoever says it besides
         until = time.monotonic() + PATIENCE
         try:
             for process in under_way:

@@ -137,6 +137,11 @@ class Ahead:
         """Forget a round: it stands in a batch now, or is not to be trained on."""
         self._there.pop(number, None)
 
+    def forget(self) -> None:
+        """Forget every round, and what went wrong with it; one that is under way comes to its end first."""
+        self.wait(self._number)
+        self._there.clear()
+
     def write(self, folder: Path, number: int) -> None:
         """Into a checkpoint's folder `trainer`, the round of that number, if it is there; `wait` comes first."""
         asked = self._there.get(number)

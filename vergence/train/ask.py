@@ -20,6 +20,7 @@ from vergence.train.backend import alike
 from vergence.train.context import refuse_long
 from vergence.train.division import each, each_its_part
 from vergence.train.parts import Parts, shows_captions
+from vergence.train.said import disavows, repeats
 from vergence.types import Metrics, OneOf, Original, Prompt, Rollout, Scene, UserError, View, ViewSpec
 
 MOST_DRAWS = 20
@@ -179,6 +180,8 @@ def describe(rollouts: Sequence[Rollout], siblings: int) -> Metrics:
         "entropy": sum(sum(rollout.sampled.entropy) for rollout in rollouts) / tokens,
         "completions/mean_length": tokens / len(rollouts),
         "completions/clipped_ratio": fmean(rollout.sampled.finish == "length" for rollout in rollouts),
+        "completions/disavowal": fmean(disavows(rollout.text) for rollout in rollouts),
+        "completions/repetition": fmean(repeats(rollout.text) for rollout in rollouts),
     }
 
 

@@ -65,6 +65,10 @@ class Group(Peers, Protocol):
         """Have the whole weights of the policy here, until `reduce_gradient`. Nothing, if they are."""
         ...
 
+    def let_go(self) -> None:
+        """Go back to shares of the weights, if the whole ones are here; there must be no gradient."""
+        ...
+
     def keep_gradient(self) -> None:
         """After a backward pass: put what has come to the weights by with what came before, in float32 at least."""
         ...
@@ -117,6 +121,9 @@ class OneProcess:
 
     def gather_weights(self) -> None:
         """They are here."""
+
+    def let_go(self) -> None:
+        """They stay."""
 
     def keep_gradient(self) -> None:
         """It stands beside the weights."""

@@ -224,7 +224,7 @@ def fenced(text: str, language: str) -> str:
 
 def _without_places(config: Config) -> Config:
     """The config, with of every path its last part alone."""
-    places = {name: shown(getattr(config, name)) for name in ("model", "scenes")}
-    for name in ("captions", "reasoner"):
-        places[name] = "SERVER" if "://" in getattr(config, name) else shown(getattr(config, name))
+    places = {name: shown(getattr(config, name)) for name in ("model", "scenes", "pictures")}
+    for name in ("captions", "reasoner", "sampler"):
+        places[name] = "http://SERVER" if "://" in getattr(config, name) else shown(getattr(config, name))
     return replace(config, **places, rewards=tuple(map(shown, config.rewards)))

@@ -42,6 +42,8 @@ class Config:
     """Train without the rows that cannot be used; `vergence data check` lists them. Else one of them is an error."""
     tolerance: float = 0.0
     """Of numbers among the answers, relative; 0 is exact."""
+    pictures: str = ""
+    """A folder besides the data's own that its pictures may be read from; paths count from it too."""
     min_pixels: int = 0
     """Smaller images are enlarged to so many pixels. 0: as the model's own processor says."""
     max_pixels: int = 0
@@ -150,6 +152,20 @@ class Config:
     """Responses to each of them."""
     save_every: int = 0
     """Steps between checkpoints; there is always one at the end. 0: only there."""
+    keep_last: int = 0
+    """Keep so many of the last checkpoints, and of all of them the best on the tune split; take others away. 0: keep
+    all."""
+    grace: float = 25.0
+    """Seconds from SIGTERM to the end: a step that is not done when saving needs the rest is given up."""
+
+    # what is done when something goes wrong
+    guards: Annotated[dict[str, str], tyro.conf.Suppress] = field(default_factory=dict)
+    """Guard -> "warn", "stop" or "back" (to the last good checkpoint, with a lower coefficient): see docs/watching.md.
+    All others warn; "not finite" stops."""
+    back_factor: float = 0.5
+    """What the coefficient of the method's own term is multiplied by when the run goes back."""
+    most_backs: int = 3
+    """Times that a guard may send the run back; then it stops."""
 
     # where it runs
     device: str = "cpu"
@@ -162,7 +178,7 @@ class Config:
     """Of the weights as the model computes with them. Updates are made, and kept, in float32 (`train.masters`)."""
 
     def __post_init__(self) -> None:
-        for name in ("options", "columns"):
+        for name in ("options", "columns", "guards"):
             object.__setattr__(self, name, {key: str(value) for key, value in getattr(self, name).items()})
         for name in (
             "steps",
@@ -179,8 +195,12 @@ class Config:
             "lora_alpha",
         ):
             _require(getattr(self, name) >= 1, name, "at least 1", getattr(self, name))
-        for name in ("warmup", "watch_every", "eval_every", "save_every", "min_pixels", "max_pixels"):
+        for name in ("warmup", "watch_every", "eval_every", "save_every", "keep_last", "most_backs"):
             _require(getattr(self, name) >= 0, name, "0 or more", getattr(self, name))
+        for name in ("min_pixels", "max_pixels"):
+            _require(getattr(self, name) >= 0, name, "0 or more", getattr(self, name))
+        _require(0 < self.back_factor < 1, "back_factor", "between 0 and 1", self.back_factor)
+        _require(0 <= self.grace < inf, "grace", "0 or more, and finite", self.grace)
         _require(self.siblings >= 2, "siblings", "at least 2 (advantages compare siblings)", self.siblings)
         _require(0 < self.temperature < inf, "temperature", "above 0 and finite", self.temperature)
         _require(0 <= self.reasoner_temperature < inf, "reasoner_temperature", "0 or above", self.reasoner_temperature)

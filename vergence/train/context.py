@@ -14,9 +14,10 @@ from vergence.rollout.render import render, render_text
 from vergence.scenes.files import Files
 from vergence.scenes.rows import Row, read_row
 from vergence.scenes.source import Source
+from vergence.scenes.spots import Spots
 from vergence.scenes.tables import Refused
 from vergence.train.config import Config
-from vergence.types import ORIGINAL, Method, Prompt, Scene, UserError
+from vergence.types import ORIGINAL, Kind, Method, Prompt, Scene, UserError
 
 
 class Long(NamedTuple):
@@ -24,8 +25,11 @@ class Long(NamedTuple):
 
     place: tuple[int, int]
     """Which part of the source, and which row of it."""
-    row: Row
-    trouble: str
+    refused: Refused
+    """What there is to say of it."""
+    kind: Kind
+    declared: bool
+    """As its answer's kind was counted."""
 
 
 def context_of(policy: Policy) -> int:
@@ -54,8 +58,9 @@ def fitting(
     long = list(_long(source, policy, config, method))
     if not long:
         return source
-    left = tuple(place for place in source.rows["train"] if place[:2] not in {one.place for one in long})
-    first = f"{long[0].row.file}, {long[0].row.unit} {long[0].row.row}: {long[0].trouble}"
+    places = {one.place for one in long}
+    left = Spots(place for place in source.rows["train"] if place[:2] not in places)
+    first = f"{long[0].refused.file}, {long[0].refused.unit} {long[0].refused.row}: {long[0].refused.remedy}"
     if not (config.skip_refused and left):
         count = f" So it is with {len(long)} of {len(left) + len(long)} rows." if len(long) > 1 else ""
         without = " --skip-refused (skip_refused: true) trains without such rows." if left else ""
@@ -64,12 +69,9 @@ def fitting(
     return replace(
         source,
         rows={**source.rows, "train": left},
-        refused=(
-            *source.refused,
-            *(Refused(one.row.file, one.row.row, "", "too long", one.trouble, one.row.unit) for one in long),
-        ),
-        kinds=dict(Counter(source.kinds) - Counter(one.row.gold.kind for one in long)),
-        declared=source.declared - sum(one.row.declared for one in long),
+        refusals=source.refusals.and_more(one.refused for one in long),
+        kinds=dict(Counter(source.kinds) - Counter(one.kind for one in long)),
+        declared=source.declared - sum(one.declared for one in long),
     )
 
 
@@ -88,7 +90,8 @@ def _long(files: Files, policy: Policy, config: Config, method: Method) -> Itera
     for place, row in _suspects(files, policy, config, method):
         prompt = render(policy.reader, files.scene(row.key), ORIGINAL, 0, ask=method.ask, wording=config.wording)
         if trouble := _trouble(prompt, policy, config):
-            yield Long(place, row, trouble)
+            refused = Refused(row.file, row.row, "", "too long", trouble, row.unit)
+            yield Long(place, refused, row.gold.kind, row.declared)
 
 
 def _suspects(files: Files, policy: Policy, config: Config, method: Method) -> Iterator[tuple[tuple[int, int], Row]]:
@@ -96,10 +99,13 @@ def _suspects(files: Files, policy: Policy, config: Config, method: Method) -> I
     reader, room = policy.reader, context_of(policy) - config.max_tokens
     plain = len(render_text(reader, "", ask=method.ask, wording=config.wording).tokens)
     of_image = 2 + reader.image_processor.size["longest_edge"] // reader.token_side**2
-    trained = {place[:2] for place in files.rows["train"]}
+    trained = (place[:2] for place in files.rows["train"])  # in the order in which they are read
+    due = next(trained, None)
     for number, part in enumerate(files.parts):
         for entry in part.table.rows():
-            if (number, entry.number) in trained:
+            while due is not None and due < (number, entry.number):
+                due = next(trained, None)
+            if due == (number, entry.number):
                 row = read_row(part, entry, files.reading)
                 if isinstance(row, Refused):
                     continue

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from vergence.disk import write_whole
 from vergence.scenes.files import Files
 from vergence.scenes.source import Embedded, Source
 from vergence.scenes.split import SPLITS
@@ -25,11 +25,10 @@ def describe(source: Source, name: str) -> dict[str, Any]:
     `content`, the hash of all rows that were read. Of embedded scenes, which are drawn without end, their worlds.
     """
     if isinstance(source, Files):
-        refused = Counter(one.field or "row" for one in source.refused)
         return {
             "source": name,
             "rows": {split: len(source.rows.get(split, ())) for split in SPLITS},
-            "refused": dict(sorted(refused.items())),
+            "refused": dict(sorted(source.refusals.fields.items())),
             "kinds": dict(sorted(source.kinds.items())),
             "kinds_declared": source.declared,
             "content": source.content,
@@ -63,14 +62,50 @@ def _counts(numbers: Mapping[str, int]) -> str:
 
 
 def write_data(run: Path, data: Data) -> None:
-    """Keep it in the run's folder."""
-    (run / FILE).write_text(json.dumps(data, indent=2) + "\n")
+    """Keep it in the run's folder, if it does not stand there so."""
+    told = json.dumps(data, indent=2) + "\n"
+    if not (run / FILE).is_file() or (run / FILE).read_bytes() != told.encode():
+        write_whole(run / FILE, told)
 
 
 def read_data(run: Path) -> dict[str, Any]:
-    """What the run's folder says of its data; {} where it says nothing."""
+    """What the run's folder says of its data; {} where it says nothing.
+
+    Raises:
+        UserError: the file is damaged.
+    """
     path = run / FILE
-    return json.loads(path.read_text()) if path.is_file() else {}
+    try:
+        found = json.loads(path.read_bytes()) if path.is_file() else {}
+    except (OSError, ValueError, RecursionError) as error:
+        raise _damaged(path, type(error).__name__) from None
+    if not isinstance(found, dict):
+        raise _damaged(path, "it is no object")
+    for name, holds in HOLDS.items():
+        if name in found and not holds(found[name]):
+            raise _damaged(path, f"its {name} is not what was written")
+    if "rows" in found and not found.keys() >= HOLDS.keys():
+        raise _damaged(path, f"it lacks {min(HOLDS.keys() - found.keys())}")
+    return found
+
+
+def _damaged(path: Path, why: str) -> UserError:
+    return UserError(f"{path} is damaged ({why}): put it back from a copy, or take it away")
+
+
+def _are_counts(value: Any) -> bool:
+    return isinstance(value, dict) and all(type(number) is int for number in value.values())
+
+
+HOLDS: Mapping[str, Callable[[Any], bool]] = {
+    "source": lambda value: isinstance(value, str),
+    "rows": _are_counts,
+    "refused": _are_counts,
+    "kinds": _are_counts,
+    "kinds_declared": lambda value: type(value) is int,
+    "content": lambda value: isinstance(value, str),
+}
+"""What `describe` says of files, and what each of these must be."""
 
 
 def refuse_changed(run: Path, data: Data) -> None:

@@ -81,7 +81,22 @@ class Display:
     def tell(self, line: str) -> None:
         """Show a line, above the bar where there is one; a warning in another colour."""
         with suppress(*GONE):
-            self.console.print(Text(line, style="yellow" if line.startswith("warning") else ""), soft_wrap=True)
+            style = "yellow" if line.startswith("warning") else ""
+            self.console.print(Text(harmless(line), style=style), soft_wrap=True)
+
+
+def harmless(text: str) -> str:
+    """Without what a terminal would obey, or print from right to left: the text is a model's, a file's or a server's.
+
+    >>> harmless("a\\x1b[31m\\u202eb\\n")
+    'a [31m b\\n'
+    """
+    return "".join(char if char.isprintable() or char in "\n\t" else " " for char in text)
+
+
+def printable(text: str) -> str:
+    """The same without blanks around it."""
+    return harmless(text).strip()
 
 
 @contextmanager

@@ -117,8 +117,13 @@ def assemble(
     )
 
 
-def open_data(config: Config, tell: Callable[[str], None] = lambda _: None) -> Source:
+def open_data(config: Config, tell: Callable[[str], None] = lambda _: None, *, fetch: bool = True) -> Source:
     """The scenes that the config names.
+
+    Args:
+        config: the run's.
+        tell: see `assemble`.
+        fetch: whether a data set of the Hub may be fetched; else it is had from this machine or not at all.
 
     Raises:
         UserError: there are none, or rows cannot be used and the config does not say to go on without them; or there
@@ -131,6 +136,8 @@ def open_data(config: Config, tell: Callable[[str], None] = lambda _: None) -> S
         columns=config.columns,
         tolerance=config.tolerance,
         skip_refused=config.skip_refused,
+        pictures=config.pictures,
+        fetch=fetch,
         tell=tell,
     )
 

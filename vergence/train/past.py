@@ -1,17 +1,74 @@
-"""What a run has logged so far, number by number, and how to compare its present with its start."""
+"""What a run has logged so far, number by number, and how to compare its present with its start.
+
+Kept is what comparing needs and no more, so that a run may be as long as it likes: of each number its first values, its
+last ones, the best it was, and how far its last thousand values jumped.
+"""
 
 from __future__ import annotations
 
-from bisect import insort
-from collections.abc import Mapping
+from bisect import bisect_left, insort
+from collections import deque
+from collections.abc import Collection, Mapping
 from math import isfinite
 from statistics import median
-from typing import Any
+from typing import Any, NamedTuple
 
 START, NOW = 10, 5
 """Values whose median is a number's start, and its present."""
 START_WATCHED = 2
 """Values whose median is the start of what is measured on watched rounds alone; its present is the last value."""
+LAST, JUMPS = 21, 1000
+"""Values that are kept of a number, and jumps between neighbours, of which its noise is the median."""
+RIGHT, CUT, UNPARSED = "rewards/accuracy", "completions/clipped_ratio", "rewards/unparsed"
+
+
+class Seen(NamedTuple):
+    """What a guard saw: the step of the first value that it is about, and what it says of it."""
+
+    since: int
+    said: str
+
+
+class _Number:
+    """One number of the log."""
+
+    def __init__(self) -> None:
+        self.first: list[float] = []
+        self.values: list[float] = []
+        self.steps: list[int] = []
+        self.count, self.here = 0, 0.0
+        self.best: float | None = None
+        self._start: float | None = None
+        self._jumps: deque[float] = deque()
+        self._sorted: list[float] = []
+
+    def add(self, step: int, value: float) -> None:
+        if self.values:
+            self._jump(abs(value - self.values[-1]))
+        if len(self.first) < START:
+            self.first.append(value)
+        if len(self.values) == LAST:
+            del self.values[0], self.steps[0]
+        self.values.append(value)
+        self.steps.append(step)
+        self.count += 1
+        self.here = median(self.values[-NOW:])
+        if self.count >= NOW:
+            self.best = self.here if self.best is None else max(self.best, self.here)
+
+    def start(self, number: int) -> float:
+        if self._start is None:  # asked for when the first ones are there: they do not change
+            self._start = median(self.first[:number])
+        return self._start
+
+    def _jump(self, jump: float) -> None:
+        if len(self._jumps) == JUMPS:
+            del self._sorted[bisect_left(self._sorted, self._jumps.popleft())]
+        self._jumps.append(jump)
+        insort(self._sorted, jump)
+
+    def jump(self) -> float:
+        return self._sorted[len(self._sorted) // 2] if self._sorted else 0.0
 
 
 class Past:
@@ -28,10 +85,7 @@ class Past:
         self.step = 0
         self.broken: list[str] = []
         """The numbers of the last line that are not finite."""
-        self._steps: dict[str, list[int]] = {}
-        self._values: dict[str, list[float]] = {}
-        self._best: dict[str, float] = {}
-        self._jumps: dict[str, list[float]] = {}
+        self._numbers: dict[str, _Number] = {}
 
     def add(self, line: Mapping[str, Any]) -> None:
         """Take one line; what is not a number is left out."""
@@ -39,47 +93,60 @@ class Past:
         for name, value in line.items():
             if name == "step" or isinstance(value, bool) or not isinstance(value, int | float):
                 continue
-            if not isfinite(value):
+            if _is_finite(value):
+                self._numbers.setdefault(name, _Number()).add(self.step, float(value))
+            else:
                 self.broken.append(name)
-                continue
-            values = self._values.setdefault(name, [])
-            if values:
-                insort(self._jumps.setdefault(name, []), abs(value - values[-1]))
-            values.append(float(value))
-            self._steps.setdefault(name, []).append(self.step)
-            if len(values) >= NOW:
-                here = median(values[-NOW:])
-                self._best[name] = max(self._best.get(name, here), here)
+
+    def names(self) -> Collection[str]:
+        """The numbers that were logged, in the order of their first values."""
+        return self._numbers.keys()
 
     def last(self, name: str, number: int) -> list[float]:
-        """The last so many values; none where there are not as many."""
-        values = self._values.get(name, [])
-        return values[-number:] if len(values) >= number else []
+        """The last so many values, `LAST` at most; none where there are not as many."""
+        found = self._numbers.get(name)
+        return found.values[-number:] if found and found.count >= number else []
 
     def start(self, name: str) -> float | None:
         """The median of the first values; None while the present still overlaps them."""
-        values = self._values.get(name, [])
-        first, after = (START_WATCHED, 1) if is_watched(name) else (START, NOW)
-        return median(values[:first]) if len(values) >= first + after else None
+        found, (first, after) = self._numbers.get(name), (START_WATCHED, 1) if is_watched(name) else (START, NOW)
+        return found.start(first) if found and found.count >= first + after else None
 
     def now(self, name: str) -> float:
         """The median of the last values; 0 where nothing was logged."""
-        values = self._values.get(name, [])
-        return median(values[-1 if is_watched(name) else -NOW :]) if values else 0.0
+        found = self._numbers.get(name)
+        return (found.values[-1] if is_watched(name) else found.here) if found else 0.0
 
-    def since(self, name: str) -> int:
-        """The step of the first value that `now` is about."""
-        return self._steps[name][-1 if is_watched(name) else -NOW :][0]
+    def since(self, name: str, number: int = 0) -> int:
+        """The step of the first of the last so many values; of 0, of the first value that `now` is about."""
+        return self._numbers[name].steps[-(number or (1 if is_watched(name) else NOW)) :][0]
 
     def best(self, name: str) -> float:
         """The highest that the median over `NOW` values ever was; 0 where there were not as many."""
-        return self._best.get(name, 0.0)
+        found = self._numbers.get(name)
+        return 0.0 if found is None or found.best is None else found.best
 
     def noise(self, name: str) -> float:
-        """The standard deviation of one value, estimated from the median jump between neighbours (of a normal
-        distribution, 0.954 standard deviations), which neither a trend nor a fall disturbs."""
-        jumps = self._jumps.get(name)
-        return jumps[len(jumps) // 2] / 0.954 if jumps else 0.0
+        """The standard deviation of one value, estimated from the median of the last `JUMPS` jumps between neighbours
+        (of a normal distribution, 0.954 standard deviations), which neither a trend nor a fall disturbs."""
+        found = self._numbers.get(name)
+        return found.jump() / 0.954 if found else 0.0
+
+    def seen(self, name: str, said: str, number: int = 0) -> Seen:
+        """What is said of a number, and since when; `number` as of `since`."""
+        return Seen(self.since(name, number), said)
+
+    def stays(self, name: str, number: int, at_least: float) -> bool:
+        """Whether each of the last so many values is at least this much, from the run's first ones on.
+
+        >>> past = Past()
+        >>> for step in (1, 2, 3):
+        ...     past.add({"step": step, "rewards/unparsed": 1.0})
+        >>> past.stays("rewards/unparsed", 3, 0.98), past.stays("rewards/unparsed", 4, 0.98)
+        (True, False)
+        """
+        recent = self.last(name, number)
+        return bool(recent) and min(recent) >= at_least
 
     def grown(self, name: str, times: float) -> bool:
         """Whether it is at least so many times what it was at the start, whatever its sign."""
@@ -102,6 +169,13 @@ class Past:
     def moved(self, name: str) -> str:
         """From what, to what, since when. Only where there is a start."""
         return f"from {self.start(name):.3g} to {self.now(name):.3g} since step {self.since(name)}"
+
+
+def _is_finite(value: int | float) -> bool:
+    try:
+        return isfinite(value)
+    except OverflowError:  # a whole number beyond every float
+        return False
 
 
 def is_watched(name: str) -> bool:

@@ -47,7 +47,8 @@ class Clock:
 def take_round(parts: Parts, run: RunFolder, stands: Standing, clock: Clock) -> tuple[Standing, Prompts, Metrics]:
     """The batch to train on, its scenes under every view, and what there is to say of them.
 
-    A round that was under way when the run stopped is shown again; otherwise a new one is asked.
+    A round that was under way when the run stopped is shown again; otherwise a new one is asked. What is logged of it
+    counts from the step on that is taken on it: until then the round may be given up, and asked again.
     """
     round_ = stands.step // parts.config.steps_per_batch
     if stands.pending is not None:
@@ -73,10 +74,8 @@ def take_round(parts: Parts, run: RunFolder, stands: Standing, clock: Clock) -> 
             traced = traces(parts, asked.rollouts, scenes, pending, stats, round_=round_, step=stands.step + 1)
             run.append("traces.jsonl", traced)
     run.append("rollouts.jsonl", rollout_records(stands.step + 1, asked.rollouts, pending.batch.advantage_B))
-    if parts.ahead:
-        parts.ahead.done_with(round_)
     clock.lap("score_s")
-    return Standing(stands.step, asked.position, pending), prompts, metrics
+    return stands._replace(position=asked.position, pending=pending), prompts, metrics
 
 
 def sampled(parts: Parts, round_: int, position: int, clock: Clock) -> Round:

@@ -1,36 +1,65 @@
 """A run is a folder: config.yaml, four files of JSON lines, checkpoints, a report.
 
-No file holds a clock but timings.jsonl, so that equal runs are equal bytes.
+No file holds a clock but timings.jsonl, so that equal runs are equal bytes. Of the other three, the logs, a checkpoint
+keeps the `Mark`: what they held when its step was finished. A run that is resumed cuts them there, unread.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from vergence.disk import telling_of_space
+from vergence.disk import LOCK, append, make, sync, telling_of_space, write_whole
 from vergence.rewards.verify import VERSION
 from vergence.train.backend import ONE, Peers, first
 from vergence.train.config import Config
-from vergence.train.written import from_yaml, to_yaml
+from vergence.train.written import load_config, to_yaml
 from vergence.types import B, Gold, Rollout, UserError
 
-FILES = ("metrics.jsonl", "rollouts.jsonl", "traces.jsonl", "timings.jsonl")
+LOGS = ("metrics.jsonl", "rollouts.jsonl", "traces.jsonl")
+TIMINGS = "timings.jsonl"
+FILES = (*LOGS, TIMINGS)
+CONFIG = "config.yaml"
+LEFT = {LOCK, f".{CONFIG}.partial"}
+"""What a run that was ended before it had begun may have left in its folder."""
+PIECE = 2**20
+"""Bytes of a log that are read at a time."""
 MAY_CHANGE = {"steps", "token_budget", "scorer", "verify_scorer", "sample_batch", "save_every", "server_model"}
 MAY_CHANGE |= {"shards", "offload", "gradient_checkpointing", "trust_remote_code", "sampler_memory", "most_gap"}
-MAY_CHANGE |= {"server_tokens", "server_seconds"}
+MAY_CHANGE |= {"server_tokens", "server_seconds", "keep_last", "grace", "guards", "back_factor", "most_backs"}
+MAY_CHANGE |= {"pictures"}  # which pictures there are is in the hash of the data
 """Fields that may differ when a run is resumed. Another cut into batches changes nothing but the rounding of sums."""
 
 
-class RunFolder:
-    """The files of one run. Of several processes the first alone writes, and all of them are told when it cannot."""
+class Mark(NamedTuple):
+    """How far a log has come."""
 
-    def __init__(self, path: Path, peers: Peers = ONE) -> None:
-        self.path, self.peers = path, peers
+    size: int
+    """Bytes."""
+    sha256: str
+    """Of these, in hexadecimal digits."""
+
+
+Marks = Mapping[str, Mark]
+"""Of each log, by its name."""
+
+
+class RunFolder:
+    """The files of one run. Of several processes the first alone writes, and all of them are told when it cannot.
+
+    Args:
+        more: what there is to say where space has run out.
+    """
+
+    def __init__(self, path: Path, peers: Peers = ONE, more: Callable[[], str] = lambda: "") -> None:
+        self.path, self.peers, self.more = path, peers, more
+        self._size = dict.fromkeys(LOGS, 0)
+        self._hash = {name: hashlib.sha256() for name in LOGS}
 
     @classmethod
     def start(cls, path: Path, config: Config, peers: Peers = ONE) -> RunFolder:
@@ -53,26 +82,64 @@ class RunFolder:
         return cls(path, peers)
 
     def append(self, name: str, records: Iterable[Mapping[str, Any]]) -> None:
-        """Add lines to one of the files."""
+        """Add lines to one of the files: all of them, or, where that fails, none."""
         first(self.peers, lambda: self._append(name, records))
 
     def _append(self, name: str, records: Iterable[Mapping[str, Any]]) -> None:
-        with telling_of_space(self.path), (self.path / name).open("a") as file:
-            file.writelines(json.dumps(record) + "\n" for record in records)
+        text = "".join(json.dumps(record) + "\n" for record in records)
+        append(self.path / name, text, self.more)
+        if name in LOGS:
+            self._size[name] += len(text.encode())
+            self._hash[name].update(text.encode())
 
-    def forget_after(self, step: int) -> None:
-        """Drop the lines of steps that will be taken again, and a last line that was torn."""
-        first(self.peers, lambda: self._forget_after(step))
+    def marks(self) -> Marks:
+        """How far the logs have come, of what was appended here and what stood there when they were `cut`."""
+        return {name: Mark(self._size[name], self._hash[name].hexdigest()) for name in LOGS}
 
-    def _forget_after(self, step: int) -> None:
-        for path in (self.path / name for name in FILES):
-            if not path.is_file() and path.name == "traces.jsonl":
-                continue  # a run that was begun before there were any
-            kept = [json.dumps(record) + "\n" for record in read_lines(path) if record["step"] <= step]
-            with telling_of_space(self.path):
-                partial = path.with_suffix(".partial")
-                partial.write_text("".join(kept))
-                os.replace(partial, path)
+    def differs(self, marks: Marks) -> str:
+        """In what the logs are not those of these marks, whatever follows there; "" if they are."""
+        for name, mark in marks.items():
+            found = _mark(self.path / name, mark.size)[0]
+            if found.size < mark.size:
+                return f"{name} has {found.size} bytes, and had {mark.size} when it was written"
+            if found.sha256 != mark.sha256:
+                return f"the first {mark.size} bytes of {name} are not those that it was written beside"
+        return ""
+
+    def cut(self, marks: Marks) -> None:
+        """Take away whatever the logs hold after these marks, unread; a log without a mark is emptied.
+
+        Raises:
+            UserError: they hold less, or something else: see `differs`.
+        """
+        first(self.peers, lambda: self._cut(marks))
+
+    def _cut(self, marks: Marks) -> None:
+        if differs := self.differs(marks):
+            raise UserError(f"{self.path} is not as it was left: {differs}")
+        for name in LOGS:
+            size = marks[name].size if name in marks else 0
+            with telling_of_space(self.path / name):
+                if (self.path / name).stat().st_size > size:
+                    os.truncate(self.path / name, size)
+            self._size[name], self._hash[name] = size, _mark(self.path / name, size)[1]
+
+    def sync(self) -> None:
+        """Wait until the logs would survive the loss of power."""
+        for path in (*(self.path / name for name in LOGS), self.path):
+            sync(path)
+
+    def forget_after(self, step: int, files: Iterable[str] = FILES) -> None:
+        """Drop the lines of steps that will be taken again, and whatever follows a line that is none."""
+        first(self.peers, lambda: self._forget_after(step, files))
+
+    def _forget_after(self, step: int, files: Iterable[str]) -> None:
+        for path in (self.path / name for name in files):
+            kept = [record for record in whole_lines(path) if _is_number(record.get("step")) and record["step"] <= step]
+            write_whole(path, "".join(json.dumps(record) + "\n" for record in kept))
+            if path.name in LOGS:
+                size = path.stat().st_size
+                self._size[path.name], self._hash[path.name] = size, _mark(path, size)[1]
 
     @property
     def checkpoints(self) -> Path:
@@ -80,18 +147,43 @@ class RunFolder:
         return self.path / "checkpoints"
 
 
+def _mark(path: Path, size: int) -> tuple[Mark, Any]:
+    """Of at most so many bytes of a file; and the hash, which can go on."""
+    found, left = hashlib.sha256(), size
+    with path.open("rb") if path.is_file() else open(os.devnull, "rb") as file:
+        while left and (piece := file.read(min(left, PIECE))):
+            found.update(piece)
+            left -= len(piece)
+    return Mark(size - left, found.hexdigest()), found
+
+
 def _begin(path: Path, config: Config) -> None:
     refuse_used(path)
+    make(path)
+    write_whole(path / CONFIG, to_yaml(config))  # first: where it is there, the run has begun and can be resumed
+    _there(path)
+
+
+def _there(path: Path) -> None:
+    """The files that lines are added to."""
     with telling_of_space(path):
-        path.mkdir(parents=True, exist_ok=True)
-        (path / "config.yaml").write_text(to_yaml(config))
         for name in FILES:
             (path / name).touch()
+        sync(path)
+
+
+def refuse_unbegun(path: Path) -> None:
+    """Raise unless there is a run to go on with.
+
+    Raises:
+        UserError: there is none.
+    """
+    if not (path / CONFIG).is_file():
+        raise UserError(f"nothing to resume: {path / CONFIG} does not exist; leave --resume out to start")
 
 
 def _go_on(path: Path, config: Config) -> None:
-    if not (path / "config.yaml").is_file():
-        raise UserError(f"nothing to resume: {path / 'config.yaml'} does not exist; leave --resume out to start")
+    refuse_unbegun(path)
     old, new = asdict(load_run_config(path)), asdict(config)
     if new["decay"] != "constant" and old["steps"] != new["steps"]:
         raise UserError(
@@ -105,8 +197,8 @@ def _go_on(path: Path, config: Config) -> None:
                 f"{path} holds another run: its {name} is {old[name]!r}, not {new[name]!r}. "
                 f"Resume it as it was started, or give another --out"
             )
-    with telling_of_space(path):
-        (path / "config.yaml").write_text(to_yaml(config))
+    write_whole(path / CONFIG, to_yaml(config))
+    _there(path)
 
 
 def refuse_used(path: Path) -> None:
@@ -115,36 +207,60 @@ def refuse_used(path: Path) -> None:
     Raises:
         UserError: something is there already.
     """
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
-        what = "holds a run already" if (path / "config.yaml").exists() else "is not empty"
+    if path.exists() and (not path.is_dir() or {one.name for one in path.iterdir()} - LEFT):
+        what = "holds a run already" if (path / CONFIG).exists() else "is not empty"
         raise UserError(f"{path} {what}: give another --out, or --resume to go on with it")
 
 
 def load_run_config(path: Path) -> Config:
     """The config of a run folder."""
-    where = path / "config.yaml"
+    where = path / CONFIG
     if not where.is_file():
         raise UserError(f"{path} is not a run folder: it holds no config.yaml")
-    return from_yaml(where.read_text(), str(where))
+    return load_config(where)
 
 
 def read_lines(path: Path) -> Iterator[dict[str, Any]]:
-    """The records of a file of JSON lines; a torn last line (the process was killed while writing) is left out.
+    """The records of a file of JSON lines; a last line without its end (the process was killed while writing) that is
+    no record is left out.
 
     Raises:
-        UserError: no such file, or a line before the last is not JSON.
+        UserError: no such file, or any other line is no JSON object.
     """
     if not path.is_file():
         raise UserError(f"no file {path}")
-    with path.open() as file:
-        torn: UserError | None = None
+    with path.open("rb") as file:
         for number, line in enumerate(file, 1):
-            if torn:
-                raise torn
-            try:
-                yield json.loads(line)
-            except json.JSONDecodeError as error:
-                torn = UserError(f"{path}, line {number} is not JSON: {error.msg}; the file was damaged")
+            found = _record(line)
+            if isinstance(found, dict):
+                yield found
+            elif line.endswith(b"\n"):
+                raise UserError(f"{path}, line {number} is not JSON: {found}; the file was damaged")
+
+
+def whole_lines(path: Path) -> Iterator[dict[str, Any]]:
+    """The records of a file up to a line that is none, whatever follows there."""
+    with path.open("rb") as file:
+        for line in file:
+            found = _record(line)
+            if isinstance(found, str):
+                return
+            yield found
+
+
+def _record(line: bytes) -> dict[str, Any] | str:
+    """The object of a line; or why it is none."""
+    try:
+        found = json.loads(line)
+    except json.JSONDecodeError as error:
+        return error.msg
+    except (ValueError, RecursionError) as error:
+        return type(error).__name__
+    return found if isinstance(found, dict) else f"it is a {type(found).__name__}, not an object"
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def rollout_records(step: int, rollouts: Iterable[Rollout], advantage_B: B) -> Iterator[dict[str, Any]]:

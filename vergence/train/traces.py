@@ -194,12 +194,12 @@ def at_tokens(
     return {
         "tokens": texts[:length],
         "left_out": len(tokens) - length,
-        "stats": {name: [_short(x) for x in value_T[:length].tolist()] for name, value_T in values.items()},
+        "stats": {name: _short(value_T[:length].tolist()) for name, value_T in values.items()},
         "looks": looks(texts)[:length] if rollout.scene.facts else None,
         "selected": {name: chosen_T[:length].tolist() for name, chosen_T in selected.items()},
     }
 
 
-def _short(number: float) -> float | None:
-    """With four significant digits; None where it is no finite number."""
-    return float(f"{number:.4g}") + 0.0 if isfinite(number) else None
+def _short(numbers: list[float]) -> list[float | None]:
+    """With four significant digits; None where one is no finite number."""
+    return [float(f"{number:.4g}") + 0.0 if isfinite(number) else None for number in numbers]

@@ -1,0 +1,122 @@
+"""What stands before the first step: a run's parts, its folder, held and as it was left, and what memory it needs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from vergence.disk import alone
+from vergence.models.sizes import sizes
+from vergence.rollout.render import render
+from vergence.scenes.source import Source
+from vergence.train import checkpoint, data
+from vergence.train.acting import effective, interventions
+from vergence.train.backend import Peers, first
+from vergence.train.checkpoint import Standing
+from vergence.train.config import Config
+from vergence.train.context import fitting
+from vergence.train.keeping import newest_sound, prune, sweep, told_of_space
+from vergence.train.memory import Longest, Memory, reasoner_bytes, there_is
+from vergence.train.parts import Parts, assemble
+from vergence.train.run import TIMINGS, RunFolder, refuse_unbegun, refuse_used
+from vergence.train.undone import forget_abandoned, kept_to_go_back
+from vergence.types import ORIGINAL, UserError
+
+PROBED = 16
+"""Scenes from whose prompts the need of memory is estimated."""
+
+
+def opened(
+    config: Config,
+    out: Path,
+    *,
+    resume: bool,
+    source: Source | None,
+    tell: Callable[[str], None],
+    held: ExitStack,
+) -> tuple[Parts, RunFolder, Path | None, Standing]:
+    """The parts of a run, its folder, its last checkpoint and where that stands: a new one, or as it was left.
+
+    Args:
+        held: what holds the folder until the end of the run, so that no other process writes there.
+    """
+    parts = assemble(effective(config, interventions(out) if resume else ()), out, source=source, tell=tell)
+    if config.skip_refused or not resume:  # what was not left out then has been found short enough
+        parts = parts._replace(source=fitting(parts.source, parts.policy, config, parts.method, tell))
+    found, peers = data.describe(parts.source, config.scenes), parts.backend
+    refuse_unlike(peers, {"config": asdict(config), "data": found})
+    first(peers, lambda: _hold(out, held, resume=resume))
+    if resume:
+        data.refuse_changed(out, found)
+        run = RunFolder.resume(out, config, peers)
+    else:
+        run = RunFolder.start(out, config, peers)
+    first(peers, lambda: data.write_data(out, found))
+    run.more = lambda: told_of_space(run, checkpoint_bytes(parts))
+    return parts, run, *left_at(parts, run, tell)
+
+
+def _hold(out: Path, held: ExitStack, *, resume: bool) -> None:
+    refuse_unbegun(out) if resume else refuse_used(out)
+    held.enter_context(alone(out, "run"))
+
+
+def left_at(parts: Parts, run: RunFolder, tell: Callable[[str], None]) -> tuple[Path | None, Standing]:
+    """The newest checkpoint that is whole, and where it stands: weights and optimizer are as they were, and so are the
+    logs. Without any it is the beginning."""
+    peers = parts.backend
+    first(peers, lambda: sweep(run.checkpoints))
+    first(peers, lambda: forget_abandoned(run))
+    saved = first(peers, lambda: newest_sound(run, tell))
+    stands = Standing(0, 0, None, {})
+    if saved:
+        stands = checkpoint.restore(saved, parts.policy, parts.optimizer, peers)
+        if parts.ahead:
+            parts.ahead.read(saved / "trainer", parts.source)
+    if stands.marks is None:  # an older version's
+        run.forget_after(stands.step)
+    else:
+        run.cut(stands.marks)
+        run.forget_after(stands.step, [TIMINGS])
+    first(peers, lambda: prune(run, parts.config, stands.step, kept_to_go_back(run, stands.step, parts.config)))
+    return saved, stands._replace(marks=run.marks())
+
+
+def checkpoint_bytes(parts: Parts) -> int:
+    """About how large a checkpoint is: the weights, and two moments in float32 of each that learns."""
+    weights = sum(one.nbytes for one in parts.policy.model.state_dict().values())
+    return weights + sum(8 * one.numel() for group in parts.optimizer.param_groups for one in group["params"])
+
+
+def refuse_unlike(peers: Peers, own: Mapping[str, Mapping[str, Any]]) -> None:
+    """Raise, in every process, unless all of them were given the same: each draws the scenes for itself.
+
+    Raises:
+        UserError: one was given something else than the first; says what.
+    """
+    everyone = peers.exchange(own)
+    for rank, other in enumerate(everyone):
+        for what, held in everyone[0].items():
+            for name in held:
+                if held[name] != other[what].get(name):
+                    raise UserError(
+                        f"process {rank} has another {what} than the first: its {name} is {other[what].get(name)!r}, "
+                        f"not {held[name]!r}. Give all processes the same"
+                    )
+
+
+def foreseen(parts: Parts, position: int) -> Memory:
+    """What memory the run needs, by the longest prompt of the first scenes from this position on."""
+    config, method = parts.config, parts.method
+    scenes = parts.source.train(position, min(PROBED, config.scenes_per_batch), seed=config.seed)
+    prompts = [render(parts.policy.reader, one, ORIGINAL, 0, ask=method.ask, wording=config.wording) for one in scenes]
+    patches = max(0 if prompt.pixels is None else len(prompt.pixels) for prompt in prompts)
+    longest = Longest(max(len(prompt.tokens) for prompt in prompts), patches)
+    keep = getattr(parts.scorer, "keep", "naive")
+    parts.backend.gather_weights()  # of which the sizes are
+    there = there_is(parts.policy.device)
+    size, beside = sizes(parts.policy.model), reasoner_bytes(config, method)
+    return Memory(size, config, method, longest, keep, there, processes=parts.backend.size, beside=beside)
