@@ -369,6 +369,7 @@ def test_a_server_that_fails_is_asked_again_for_the_rest(fault):
         assert sum(path == "/collective_rpc" for path, _ in fake.seen) == 2  # it may have come again without weights
 
 
+@pytest.mark.slow
 def test_a_server_that_fails_for_good_ends_the_run():
     with serving() as (fake, sampler):
         sampler.follow(POLICY)

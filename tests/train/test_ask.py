@@ -84,7 +84,12 @@ def assert_healthy(run, steps):
     return lines
 
 
-@pytest.mark.parametrize("name", METHODS)
+VARIANTS = {"drgrpo", "papo-grpo@paper", "papo-dapo@paper", "papo-dapo@full", "vppo-grpo", "cppo-grpo@release-areal"}
+VARIANTS |= {"cppo-dapo@release-verl", "cappo-dapo", "racro-dapo"}
+"""Entries of whose parts the others have each."""
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=SLOW) if name in VARIANTS else name for name in METHODS])
 def test_every_method_trains(name, tmp_path, echo, remembering):
     train(replace(TINY, method=name), tmp_path / "run")
     first, second = assert_healthy(tmp_path / "run", 2)
@@ -132,7 +137,13 @@ def test_blind_training_shows_no_image(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param("dapo", marks=SLOW), pytest.param("cappo", marks=SLOW), "cppo", "vppo-dapo"]
+    "name",
+    [
+        pytest.param("dapo", marks=SLOW),
+        pytest.param("cappo", marks=SLOW),
+        "cppo",
+        pytest.param("vppo-dapo", marks=SLOW),
+    ],
 )
 def test_a_resumed_run_is_the_uninterrupted_one(name, tmp_path):
     """In the middle of a round: its scenes came from several draws, and its frozen statistics must be as they were."""

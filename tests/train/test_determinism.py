@@ -54,7 +54,9 @@ def trained(config: Config, out: Path) -> Path:
     return out
 
 
-@pytest.mark.parametrize("name", RUNS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow) if name[:4] in ("cppo", "vppo") else name for name in RUNS]
+)
 def test_a_run_draws_nothing_from_global_state(name, tmp_path):
     for seed in (1, 2):
         with global_state(seed):
