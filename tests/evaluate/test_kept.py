@@ -1,6 +1,7 @@
 """An evaluation that was stopped: the file at the end is the file of one that was not."""
 
 import json
+import os
 
 import pytest
 
@@ -159,6 +160,18 @@ def test_two_processes_do_not_add_to_one_file(tmp_path):
     assert path.read_text() == '{"a": 1}\n'
     with alone(None):
         pass
+
+
+def test_what_is_no_file_and_what_was_there_stays(tmp_path):
+    """A device has no size, and must not be taken away for it; nor an empty file that somebody made."""
+    pipe, empty = tmp_path / "pipe", tmp_path / "empty"
+    os.mkfifo(pipe)
+    with pytest.raises(UserError, match="is no file"), alone(pipe):
+        pass
+    empty.touch()
+    with alone(empty), alone(tmp_path / "new"):
+        pass
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["empty", "pipe"]
 
 
 def test_a_record_says_what_was_asked(policy, scenes, whole):

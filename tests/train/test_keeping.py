@@ -46,6 +46,18 @@ def test_a_second_process_is_refused_and_changes_nothing(whole, tmp_path):
     assert_the_same(whole, tmp_path / "new")
 
 
+def test_logs_that_are_gone_cost_no_checkpoint(whole, tmp_path):
+    """Who frees space may take a log: the weights are whole all the same, and it is not said that they should go."""
+    left = Path(shutil.copytree(whole, tmp_path / "run"))
+    (left / "rollouts.jsonl").write_text("")
+    before = contents(left)
+    with pytest.raises(
+        UserError, match=r"are whole, but its logs .*rollouts\.jsonl.* from a copy.*--model .*step-00000"
+    ):
+        go(left, resume=True)
+    assert contents(left) == before
+
+
 @pytest.mark.parametrize(
     ("module", "name", "number"),
     [(checkpoint, "save_file", 2), (run, "append", 7)],
@@ -95,6 +107,7 @@ def test_what_takes_space_is_told(tmp_path, monkeypatch):
     made = planted(tmp_path / "run", (2, 4, 7), {})
     told = keeping.told_of_space(made, 3 * 2**20)
     assert told == (
+        "Leave the logs (*.jsonl): without them no run goes on. "
         f"A checkpoint takes about 3.0 MiB, and the 3 of this run take 3.0 MiB: take older ones away, e.g. "
         f"{made.checkpoints / 'step-000002'}; with --keep-last 1 the run does so by itself. "
     )

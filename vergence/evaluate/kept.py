@@ -127,16 +127,21 @@ def alone(path: Path | None) -> Iterator[None]:
     if path is None:
         yield
         return
+    if path.exists() and not path.is_file():
+        raise UserError(f"{path} is no file: give another --out")  # a device must be left where it is
     make(path.parent)
+    is_new = not path.exists()
     with telling_of_space(path):
         handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        if is_new:
+            sync(path.parent)
     try:
         if not held(handle):
             raise UserError(f"another process is adding answers to {path}: wait for it, or give another --out")
         try:
             yield
         finally:
-            if not os.fstat(handle).st_size:
+            if is_new and not os.fstat(handle).st_size:
                 path.unlink(missing_ok=True)
     finally:
         os.close(handle)

@@ -46,18 +46,27 @@ def newest_sound(run: RunFolder, tell: Callable[[str], None] = lambda _: None) -
         tell: told of those that are left out, and what is wrong with them.
 
     Raises:
-        UserError: there are some, and every one is damaged.
+        UserError: there are some, and every one is damaged, or the logs are.
     """
     wrong: list[tuple[Path, str]] = []
+    whole: list[Path] = []
     for path in newest_first(run.checkpoints):
-        found = damage(path) or run.differs(marks_of(path) or {})
+        found = damage(path)
+        if not found:
+            whole.append(path)
+            found = run.differs(marks_of(path) or {})
         if not found:
             for other, why in wrong:
                 tell(f"warning, damaged checkpoint: {other.name} is left out ({why}); going on from {path.name}")
             return path
         wrong.append((path, found))
+    told = "; ".join(f"{path.name}: {why}" for path, why in wrong)
+    if whole:
+        raise UserError(
+            f"the checkpoints of {run.path} are whole, but its logs are not what they were ({told}). Put them back "
+            f"from a copy: without them the run cannot go on. A new run can start from its weights: --model {whole[0]}"
+        )
     if wrong:
-        told = "; ".join(f"{path.name}: {why}" for path, why in wrong)
         raise UserError(
             f"no checkpoint in {run.checkpoints} can be gone on from ({told}). Put one back from a copy; or take that "
             f"folder away, and the run is made again from its first step: the result is the same"
@@ -135,7 +144,7 @@ def remove(checkpoint: Path) -> None:
 def told_of_space(run: RunFolder, size: int) -> str:
     """What takes space in a run's folder, and what would free some: for the message that there is none left."""
     there = newest_first(run.checkpoints)
-    told = f"A checkpoint takes about {mib(size)}"
+    told = f"Leave the logs (*.jsonl): without them no run goes on. A checkpoint takes about {mib(size)}"
     if not there:
         return f"{told}. "
     told += f", and the {len(there)} of this run take {mib(sum(map(bytes_in, there)))}"
