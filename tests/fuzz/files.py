@@ -268,7 +268,11 @@ def _workbook(draw: Draw, rows: list[Any]) -> bytes:
     book, out = Workbook(), io.BytesIO()
     for row in (list(RESULTS["kit"]), *([*row.values()] if isinstance(row, dict) else [row] for row in rows)):
         try:
-            book.active.append([cell if isinstance(cell, (str, float, int)) else str(cell) for cell in row])
+            small = [not isinstance(cell, int) or abs(cell) < 2**63 for cell in row]  # others cannot be written
+            held = zip(row, small, strict=True)
+            book.active.append(
+                [cell if fits and isinstance(cell, (str, float, int)) else str(cell) for cell, fits in held]
+            )
         except Exception:  # what Excel cannot hold
             continue
     book.save(out)
