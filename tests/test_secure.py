@@ -4,6 +4,7 @@ The rules over the source are each shown to find what they forbid (`FORBIDDEN`).
 """
 
 import ast
+import asyncio
 import contextlib
 import gzip
 import json
@@ -15,6 +16,7 @@ import threading
 from dataclasses import replace
 from pathlib import Path
 
+import httpx2
 import pytest
 import yaml
 from page.planted import trace
@@ -472,3 +474,21 @@ def test_every_page_says_what_a_browser_may_do_and_names_what_it_has(tmp_path):
         assert rules.get("script-src", "").split() == list(map(named, scripts))
         assert html.lower().count("<style") == len(styles)
         assert "unsafe" not in rules.get("script-src", "") + sheets
+
+
+def test_a_proxy_hears_nothing_of_what_stays_on_this_machine(monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", CANARY)
+    with socket.create_server(("127.0.0.1", 0)) as proxy, socket.create_server(("127.0.0.1", 0)) as closed:
+        proxy.settimeout(0.2)
+        for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
+            monkeypatch.setenv(name, f"http://127.0.0.1:{proxy.getsockname()[1]}")
+        url = f"http://localhost:{closed.getsockname()[1]}/v1/models"
+
+        async def ask() -> None:
+            async with open_client(url, 1, 0.2) as client:
+                await client.get(url)
+
+        with pytest.raises(httpx2.TransportError):  # nobody answers there
+            asyncio.run(ask())
+        with pytest.raises(TimeoutError):
+            proxy.accept()

@@ -57,6 +57,7 @@ def open_client(url: str, concurrency: int, timeout: float) -> httpx2.AsyncClien
         timeout=timeout,
         headers={"Accept-Encoding": "identity", **({"Authorization": f"Bearer {key}"} if key else {})},
         follow_redirects=False,
+        trust_env=not _is_here(httpx2.URL(url)),  # a proxy of the environment is another machine
     )
 
 
@@ -235,7 +236,12 @@ def key_for(url: str) -> str:
 
 def _is_private(url: httpx2.URL) -> bool:
     """Whether nobody on the way to a server can read along."""
-    if url.scheme == "https" or url.host == "localhost":
+    return url.scheme == "https" or _is_here(url)
+
+
+def _is_here(url: httpx2.URL) -> bool:
+    """Whether the server is on this machine."""
+    if url.host == "localhost":
         return True
     try:
         return ipaddress.ip_address(url.host).is_loopback
