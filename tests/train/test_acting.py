@@ -180,6 +180,16 @@ def test_a_checkpoint_is_good_from_before_the_first_value_and_from_before_anythi
     assert good([0, 20, 40, 63, 64], acute, [acute], replace(BACK, guards={"not finite": "back"})) == [63, 40, 20, 0]
 
 
+def test_a_stop_that_was_gone_on_from_spoils_no_checkpoint_after_it():
+    overflow, hacked = Raised(15, "not finite", "", 15), Raised(90, "KL hacking", "", 86)
+    stopped = Intervention(15, 15, "not finite", "", "stop")
+    config = replace(BACK, guards={"KL hacking": "back"})
+    assert good([0, 20, 40, 60, 80], hacked, [overflow, hacked], config, [stopped])[0] >= 60
+    assert good([0, 20, 40, 60, 80], hacked, [overflow, hacked], config) == [0]
+    back = Intervention(90, 86, "KL hacking", "", "back", 60, "gamma", 0.2, 0.1)
+    assert due([overflow], config, [stopped, back]) == []  # it is not stopped for a second time
+
+
 def test_each_time_it_goes_back_further_and_to_no_checkpoint_twice():
     """gamma = 0.5 on the seedling: what grows for ten steps before it is seen is in the checkpoint before, too."""
     steps, done, found = list(range(0, 80, 10)), [], []

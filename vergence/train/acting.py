@@ -134,11 +134,27 @@ def due(raised: Iterable[Raised], config: Config, done: Sequence[Intervention]) 
     >>> [one.name for one in due(raised, config, [Intervention(70, 66, "collapse", "", "stop")])]
     ['KL hacking']
     """
-    until: dict[str, int] = {}
-    for one in done:
-        until = {} if one.action == "back" else until | {one.guard: one.step}
+    until = handled(done)
     found = [one for one in raised if action_of(config, one.name) != "warn" and one.step > until.get(one.name, 0)]
     return sorted(found, key=lambda one: (action_of(config, one.name) != "stop", one.since))
+
+
+def handled(done: Iterable[Intervention]) -> dict[str, int]:
+    """Guard -> the last step at which it has stopped the run: what it raised up to there has been done. What the run
+    went back from is in its log no more.
+
+    >>> stop = Intervention(15, 15, "not finite", "", "stop")
+    >>> back = Intervention(57, 53, "KL hacking", "", "back", 40, "gamma", 0.2, 0.1)
+    >>> handled([stop, back]), handled([stop, back._replace(to=10)])
+    ({'not finite': 15}, {})
+    """
+    until: dict[str, int] = {}
+    for one in done:
+        if one.action == "back":
+            until = {guard: step for guard, step in until.items() if step <= one.to}
+        else:
+            until[one.guard] = one.step
+    return until
 
 
 def reach(config: Config) -> int:
@@ -155,9 +171,10 @@ def good(
 ) -> list[int]:
     """Of the steps that have checkpoints, those that can be gone back to, the best first.
 
-    They are from before anything was raised about which something is to be done, and at least one `reach` before the
-    first value that the guard is about: what grows slowly has begun when it is seen. With each time that the run went
-    back, one more; and no checkpoint twice. The best is the last of these; where none is that early, the first of all.
+    They are from before anything was raised about which something is still to be done, and at least one `reach` before
+    the first value that the guard is about: what grows slowly has begun when it is seen. With each time that the run
+    went back, one more; and no checkpoint twice. The best is the last of these; where none is that early, the first of
+    all.
 
     >>> config, hacked = Config(guards={"KL hacking": "back"}), Raised(64, "KL hacking", "", 60)
     >>> good((0, 20, 40, 60), hacked, [Raised(10, "length", "", 5)], config)
@@ -166,7 +183,7 @@ def good(
     >>> good((0, 20, 40, 60), hacked, [], config, [once])
     [20, 0]
     """
-    acted = [one.step for one in raised if action_of(config, one.name) != "warn" and one != about]
+    acted = [one.step for one in due(raised, config, done) if one != about]
     before = [step for step in steps if step < about.since and all(step < one for one in acted)]
     been = [one.to for one in done if one.action == "back"]
     far = (len(been) + (about.name not in ACUTE)) * reach(config)
