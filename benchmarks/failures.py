@@ -1,4 +1,4 @@
-"""Ways of driving a run into each failure that `train.guards` is to see: settings, rewards, data, samplers.
+"""Ways of driving a run into each failure that `guards.catalogue` is to see: settings, rewards, data, samplers.
 
 Nothing here writes a log: each `Drive` is a training run of the seedling that goes wrong by itself, as runs do whose
 owner chose so. `benchmarks.guards` carries them out.

@@ -34,7 +34,7 @@ INSTRUMENTED = (
     "vergence.scenes",
     "vergence.harnesses",
     "vergence.report",
-    "vergence.train.written",
+    "vergence.train.config_file",
 )
 INSTRUMENTED += ("vergence.train.run", "vergence.train.recorded", "vergence.train.data", "vergence.studies.record")
 """What atheris is to see the branches of. torch and the other packages stay as they are."""

@@ -26,8 +26,8 @@ from typing import NamedTuple
 import torch
 
 from benchmarks.failures import FAILURES, HEALTHY, Drive
+from vergence.guards.catalogue import GUARDS, Raised, raised
 from vergence.train.forewarned import forewarned
-from vergence.train.guards import GUARDS, Raised, raised
 from vergence.train.loop import train
 from vergence.train.run import load_run_config, read_lines
 from vergence.types import UserError

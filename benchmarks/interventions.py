@@ -23,12 +23,12 @@ from statistics import fmean
 from benchmarks.failures import FAILURES, Drive
 from benchmarks.guards import DRIVES, ENDED, carry_out_missing, missing, place
 from vergence.chance import dice
-from vergence.train.acting import FILE, Intervention, interventions
+from vergence.guards.catalogue import raised
 from vergence.train.checkpoint import name_of
-from vergence.train.guards import raised
+from vergence.train.interventions import FILE, Intervention, interventions
 from vergence.train.loop import train
+from vergence.train.rollback import ABANDONED
 from vergence.train.run import LOGS, load_run_config, read_lines
-from vergence.train.undone import ABANDONED
 from vergence.types import UserError
 
 LAST = 10

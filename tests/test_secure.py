@@ -42,11 +42,11 @@ from vergence.rollout.vllm_http import Address, alone
 from vergence.rollout.vllm_place import environment
 from vergence.scenes.embedded import of_key
 from vergence.studies import one
-from vergence.train import written
+from vergence.train import config_file
 from vergence.train.config import Config
+from vergence.train.config_file import load_config
 from vergence.train.display import Display
 from vergence.train.trusted import reaches
-from vergence.train.written import load_config
 from vergence.types import ORIGINAL, UserError
 
 PACKAGE = Path(__file__).parents[1] / "vergence"
@@ -72,7 +72,7 @@ MAY = {
     "Markup": {"report/template.py", "report/viewer.py", "report/looks.py", "report/page.py"},
     "dist.all_gather_object": {"train/processes.py"},
     "yaml.dump": {"harnesses/lmms_eval.py"},
-    "yaml.load": {"train/written.py"},
+    "yaml.load": {"train/config_file.py"},
 }
 """Calls that stand in these files alone: a command's module, a user's reward function, our own processes, our own
 markup, and what the processes of one run say to each other."""
@@ -151,7 +151,7 @@ def test_no_source_does_it(where):
 
 
 def test_configs_are_read_by_a_safe_loader():
-    assert issubclass(written._Loader, yaml.SafeLoader)
+    assert issubclass(config_file._Loader, yaml.SafeLoader)
 
 
 def test_no_template_leaves_anything_unescaped_and_no_script_makes_markup():

@@ -10,9 +10,9 @@ from benchmarks import failures, spoilt
 from benchmarks.failures import FAILURES, HEALTHY, Drive
 from benchmarks.guards import ENDED, place, table
 from vergence import objectives
+from vergence.guards.catalogue import GUARDS
 from vergence.scenes.embedded import TRAINED
 from vergence.scenes.source import open_source
-from vergence.train.guards import GUARDS
 
 TEXTS = ["<think>I see 3. I see 3. I see 3.</think>\\boxed{3}", "I see no picture.", "\\boxed{9}"]
 SAID = [[{"role": "assistant", "content": text}] for text in TEXTS]

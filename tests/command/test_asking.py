@@ -26,7 +26,7 @@ from vergence.models import reasoner as reasoners
 from vergence.models.policy import load
 from vergence.recipes import recipe
 from vergence.scenes.source import open_source
-from vergence.train.written import to_yaml
+from vergence.train.config_file import to_yaml
 
 
 def called(capsys, *arguments: object) -> tuple[int, str, str]:

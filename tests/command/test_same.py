@@ -12,13 +12,13 @@ from safetensors.torch import load_file, save_file
 from studies.planted import plant
 
 from vergence.cli import main
+from vergence.same import tensors
+from vergence.same.records import LONGEST, fields, lines_apart
+from vergence.same.runs import same_checkpoints, same_lines, same_runs
 from vergence.studies.arms import Arm
-from vergence.train import bits
-from vergence.train.apart import LONGEST, fields, lines_apart
 from vergence.train.config import Config
-from vergence.train.same import same_checkpoints, same_lines, same_runs
+from vergence.train.config_file import to_yaml
 from vergence.train.sums import write_sums
-from vergence.train.written import to_yaml
 from vergence.types import UserError
 
 STEPS = 4
@@ -204,7 +204,7 @@ def test_tensors_in_other_files_and_in_pieces_are_the_same_tensors(pair, monkeyp
     (folder / "model.safetensors").unlink()
     save_file({"a.weight": held.pop("a.weight")}, folder / "model-00001-of-00002.safetensors")
     save_file(held, folder / "model-00002-of-00002.safetensors")
-    monkeypatch.setattr(bits, "PIECE", 4)  # a row of `a.weight` at a time
+    monkeypatch.setattr(tensors, "PIECE", 4)  # a row of `a.weight` at a time
     assert same_runs(*pair).same
     change_tensor(folder / "model-00001-of-00002.safetensors", "a.weight", (2, 3), 99.0)
     assert "1 of 3 tensors, 1 of 18 values, at most 86 apart" in same_runs(*pair).differences[0].told

@@ -12,7 +12,7 @@ from vergence.cli import main
 from vergence.commands.scaling import COLUMNS, cells
 from vergence.models.published import config_of
 from vergence.recipes import recipe
-from vergence.train.written import to_yaml
+from vergence.train.config_file import to_yaml
 
 DOCS = Path(__file__).parents[2] / "docs" / "scaling.md"
 

@@ -7,7 +7,7 @@ import pytest
 from vergence.cli import main
 from vergence.recipes import recipe
 from vergence.scenes import embedded
-from vergence.train.written import to_yaml
+from vergence.train.config_file import to_yaml
 
 
 @pytest.fixture(scope="module")

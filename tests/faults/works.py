@@ -71,7 +71,7 @@ def training(name: str, **changes: Any) -> Work:
 def train_on(config: Any, out: Path, *, until: int | None = None) -> None:
     """Go on with the run in a folder; where there is nothing to go on with, begin; where a guard stops it, go on."""
     from vergence.evaluate.tune import tune_evaluation
-    from vergence.train.acting import Stopped
+    from vergence.train.interventions import Stopped
     from vergence.train.loop import train
 
     evaluate = tune_evaluation(config, out) if config.eval_every else None

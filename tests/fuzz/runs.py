@@ -19,6 +19,7 @@ from page.planted import trace
 from report.planted import AUDIT, MEASURES, evaluate, plant
 from rich.console import Console
 
+from vergence.guards.catalogue import raised
 from vergence.report.audited import audit_of
 from vergence.report.coloured import coloured, highest, legend, scale_of
 from vergence.report.compare import compared, comparison_as_json, write
@@ -33,7 +34,6 @@ from vergence.train.checkpoint import latest, step_of
 from vergence.train.data import read_data
 from vergence.train.data import told as told_data
 from vergence.train.display import printable
-from vergence.train.guards import raised
 from vergence.train.recorded import METRICS, checked
 from vergence.train.run import load_run_config, read_lines
 

@@ -22,8 +22,8 @@ from vergence.scenes.question import shown
 from vergence.scenes.source import Embedded
 from vergence.scenes.stored import looks_like_images
 from vergence.train.config import Config
+from vergence.train.config_file import DEEPEST, LONGEST, from_yaml, load_config, to_yaml
 from vergence.train.recorded import ANSWER, METRICS, ROLLOUT, checked
-from vergence.train.written import DEEPEST, LONGEST, from_yaml, load_config, to_yaml
 from vergence.types import Gold, Scene, UserError
 
 

@@ -28,7 +28,7 @@ from vergence.scenes.columns import check_columns
 from vergence.scenes.question import place, with_choices
 from vergence.studies.arms import parsed
 from vergence.train.config import Config
-from vergence.train.written import from_yaml, to_yaml
+from vergence.train.config_file import from_yaml, to_yaml
 from vergence.types import IMAGE, Gold
 
 WORDINGS = ("short", "think", "first", "boxed", "answer")

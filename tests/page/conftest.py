@@ -12,7 +12,7 @@ from vergence.report.looks import write_looks
 from vergence.report.page import report as write_report
 from vergence.scenes.embedded import of_key
 from vergence.train.config import Config
-from vergence.train.written import to_yaml
+from vergence.train.config_file import to_yaml
 
 ROLLOUT = ("step", "scene", "world", "sibling", "question", "gold", "kind", "response", "extracted", "status", "reward")
 ROLLOUT += ("advantage", "finish")

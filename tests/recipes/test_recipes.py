@@ -6,7 +6,7 @@ from vergence import objectives
 from vergence.cli import main
 from vergence.recipes import ALIASES, RECIPES, recipe
 from vergence.sources.catalogue import known
-from vergence.train.written import from_yaml, to_yaml
+from vergence.train.config_file import from_yaml, to_yaml
 
 ENTRIES = sorted({*objectives.METHODS, *objectives.ALIASES})
 

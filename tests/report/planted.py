@@ -5,7 +5,7 @@ from html.parser import HTMLParser
 
 from vergence.scenes.embedded import TRAINED, of_key
 from vergence.train.config import Config
-from vergence.train.written import to_yaml
+from vergence.train.config_file import to_yaml
 
 HOSTILE = "<script>alert(1)</script></style><img src=https://evil.example/x onerror=alert(2)>{{ 7 * 7 }}"
 WORLDS = ("bars", "mosaic")

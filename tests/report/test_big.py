@@ -9,6 +9,7 @@ import pytest
 from page.planted import trace
 from report.planted import HOSTILE, Elements, lines, plant
 
+from vergence.guards.past import JUMPS, Past
 from vergence.report.drawing import MOST as DRAWN
 from vergence.report.figures import curves
 from vergence.report.page import report
@@ -16,7 +17,6 @@ from vergence.report.publish import files_of
 from vergence.report.sampled import sampled
 from vergence.report.viewer import MOST, sample
 from vergence.scenes.embedded import of_key
-from vergence.train.past import JUMPS, Past
 from vergence.types import UserError
 
 

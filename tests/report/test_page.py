@@ -12,6 +12,7 @@ from report.planted import AUDIT, HOSTILE, MEASURES, Elements, answered, evaluat
 from vergence import chance
 from vergence.evaluate.compare import compare
 from vergence.evaluate.counted import tables as counted_by_world
+from vergence.guards.catalogue import raised
 from vergence.report.audited import audit_of
 from vergence.report.figures import curves
 from vergence.report.headline import answers, headline
@@ -19,7 +20,6 @@ from vergence.report.page import report
 from vergence.report.shown import mark
 from vergence.scenes.embedded import TRAINED, of_key
 from vergence.scenes.speech import false_facts
-from vergence.train.guards import raised
 from vergence.types import Fact, UserError
 
 

@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from vergence.cli import main
 from vergence.recipes import recipe
 from vergence.report.publish import files_of, publish
-from vergence.train.written import to_yaml
+from vergence.train.config_file import to_yaml
 from vergence.types import UserError
 
 

@@ -7,7 +7,7 @@ import yaml
 
 from vergence.recipes import recipe
 from vergence.train.card import Number, card, code
-from vergence.train.written import from_yaml
+from vergence.train.config_file import from_yaml
 
 DATA = {"source": "x", "rows": {"train": 8000, "tune": 1000}, "content": "ab" * 32, "kinds": {"choice": 9000}}
 MEASURED = [Number("accuracy on the tune split, step 60", 0.5, 0.4, 0.6, 96)]

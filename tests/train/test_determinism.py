@@ -15,15 +15,15 @@ import torch
 
 from vergence import chance
 from vergence.evaluate.tune import tune_evaluation
+from vergence.same.runs import same_runs
 from vergence.scenes.canvas import handwriting
 from vergence.studies.one import Job, carry_out
 from vergence.studies.same import same_studies
 from vergence.train.config import Config
+from vergence.train.config_file import to_yaml
 from vergence.train.loop import train
 from vergence.train.parts import open_data
 from vergence.train.run import read_lines
-from vergence.train.same import same_runs
-from vergence.train.written import to_yaml
 
 TINY = Config(
     method="papo", steps=2, scenes_per_batch=4, siblings=2, parts=2, max_tokens=8, eval_scenes=4, watch_every=1
@@ -194,7 +194,7 @@ def test_nothing_depends_on_the_salt_of_hashes(name, tmp_path):
     code = (
         "import json, sys, torch; from pathlib import Path; torch.set_num_threads(1)\n"
         "from vergence.evaluate.tune import tune_evaluation\n"
-        "from vergence.train.loop import train; from vergence.train.written import from_yaml\n"
+        "from vergence.train.loop import train; from vergence.train.config_file import from_yaml\n"
         "config, out = from_yaml(sys.argv[1]), Path(sys.argv[2])\n"
         "train(config, out, evaluate=tune_evaluation(config, out) if config.eval_every else None)"
     )

@@ -11,12 +11,12 @@ from laws.cases import CASES, make
 from train.follower import Follower, followed_by
 
 import vergence.train.rounds as rounds
+from vergence.guards.catalogue import raised
 from vergence.objectives.terms import clip_fraction, surrogate
 from vergence.train.ask import ask
 from vergence.train.backend import ONE
 from vergence.train.config import Config
 from vergence.train.gap import GapTooWide, anchored, gap, importance, refuse_wide, weighed
-from vergence.train.guards import raised
 from vergence.train.loop import train, update
 from vergence.train.parts import assemble
 from vergence.train.run import read_lines

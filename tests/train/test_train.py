@@ -16,10 +16,10 @@ from safetensors.torch import load_file
 from vergence.models.policy import load
 from vergence.train import checkpoint
 from vergence.train.config import Config
+from vergence.train.config_file import to_yaml
 from vergence.train.loop import learning_rate, train
 from vergence.train.run import RunFolder, read_lines
 from vergence.train.sums import write_sums
-from vergence.train.written import to_yaml
 from vergence.types import UserError
 
 TINY = Config(

@@ -10,8 +10,8 @@ import tyro
 from vergence.types import UserError
 
 if TYPE_CHECKING:
-    from vergence.train.apart import Field
-    from vergence.train.same import Difference, Same
+    from vergence.same.records import Field
+    from vergence.same.runs import Difference, Same
 
 Positional = tyro.conf.Positional
 SHOWN = 6
@@ -51,7 +51,7 @@ def same(one: Positional[Path], other: Positional[Path], json: bool = False) -> 
 
 
 def _compared(one: Path, other: Path, told: Any) -> Same:
-    from vergence.train.same import same_checkpoints, same_lines, same_runs
+    from vergence.same.runs import same_checkpoints, same_lines, same_runs
 
     kinds = [_kind(path) for path in (one, other)]
     if kinds[0] != kinds[1]:
@@ -98,7 +98,7 @@ def _told(found: Same) -> list[str]:
 
 
 def _lines(difference: Difference) -> list[str]:
-    from vergence.train.same import LAST
+    from vergence.same.runs import LAST
 
     when = (
         "before step 1"
@@ -130,7 +130,7 @@ def _shown(value: Any, most: int = WIDEST) -> str:
 
 
 def _as_json(found: Same) -> dict[str, Any]:
-    from vergence.train.same import LAST
+    from vergence.same.runs import LAST
 
     return {
         "same": found.same,

@@ -193,7 +193,7 @@ def trained_as(model: str | Path) -> Config | None:
     where = Path(model) / "trainer" / "config.yaml"
     if not where.is_file():
         return None
-    from vergence.train.written import load_config
+    from vergence.train.config_file import load_config
 
     return load_config(where)
 

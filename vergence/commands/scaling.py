@@ -97,8 +97,8 @@ def scale(
         json: Print one line of JSON.
     """
     from vergence.recipes import recipe as of_recipe
+    from vergence.train.config_file import load_config
     from vergence.train.pixels import bytes_of
-    from vergence.train.written import load_config
 
     _check(devices, assumed, spare)
     start = load_config(config) if config else of_recipe(recipe, method)

@@ -55,7 +55,7 @@ def recipes(name: Positional[str] = "", method: str = "papo") -> None:
     """
     from vergence import objectives
     from vergence.recipes import RECIPES, recipe
-    from vergence.train.written import to_yaml
+    from vergence.train.config_file import to_yaml
 
     config = recipe(name or "demo", method)
     objectives.method(config.method, **config.options)

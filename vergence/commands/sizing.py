@@ -62,9 +62,9 @@ def data_pixels(
         json: Print one line of JSON.
     """
     from vergence.recipes import recipe as of_recipe
+    from vergence.train.config_file import load_config
     from vergence.train.memory import gib
     from vergence.train.pixels import FEWEST, bytes_of, largest, room_of
-    from vergence.train.written import load_config
 
     if not 0 <= spare < 1:
         raise UserError(f"--spare is a share of the memory, in [0, 1), got {spare}")

@@ -72,8 +72,8 @@ def train(arguments: Sequence[str]) -> None:
     """Train by a recipe, any field of which can be replaced."""
     from vergence.recipes import recipe
     from vergence.train.config import Config
+    from vergence.train.config_file import load_config
     from vergence.train.trusted import refuse_unasked
-    from vergence.train.written import load_config
 
     # the recipe and the method decide the defaults of all other options, so they are looked up first
     name = arguments[0] if arguments and not arguments[0].startswith("-") else None
@@ -132,7 +132,7 @@ def train(arguments: Sequence[str]) -> None:
 
 def _chosen(fields: "Config", set: Sequence[str], guard: Sequence[str], columns: Sequence[str]) -> "Config":
     """The fields with what was given as NAME=VALUE on top, and of a run in the model's place its last checkpoint."""
-    from vergence.train.acting import refuse_unknown
+    from vergence.train.interventions import refuse_unknown
 
     options = {**fields.options, **settings(set, "--set", "gamma=0.1")}
     named = {**fields.columns, **settings(columns, "--columns", "question=prompt_text")}
@@ -181,8 +181,8 @@ def _train(config: "Config", out: Path, *, resume: bool, until: int | None, trac
 
 def _train_along(config: "Config", out: Path, *, resume: bool, until: int | None) -> None:
     """Of several processes, one that is not the first: it trains with the others, and what is to be said they say."""
-    from vergence.train.acting import Stopped
     from vergence.train.backend import SaidElsewhere
+    from vergence.train.interventions import Stopped
     from vergence.train.loop import train as run
     from vergence.train.processes import leave
 
@@ -230,7 +230,7 @@ def telling_where() -> Iterator[None]:
 @contextmanager
 def showing_why(page: Callable[[], Path]) -> Iterator[None]:
     """A run that a guard ends has its page all the same, which shows what was raised."""
-    from vergence.train.acting import Stopped
+    from vergence.train.interventions import Stopped
     from vergence.train.processes import leave
 
     try:

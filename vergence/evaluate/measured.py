@@ -11,10 +11,10 @@ from vergence.evaluate.kept import AGAINST
 from vergence.evaluate.suite import Record, by_question, by_world
 from vergence.train.card import Number, card, code, numbers_of, put
 from vergence.train.checkpoint import latest, step_of
+from vergence.train.config_file import load_config
 from vergence.train.data import read_data
 from vergence.train.run import read_lines
 from vergence.train.sums import CARD
-from vergence.train.written import load_config
 
 
 def measured(checkpoint: Path) -> list[Number]:

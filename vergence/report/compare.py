@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from vergence.evaluate.interval import Estimate
 from vergence.evaluate.suite import by_question
+from vergence.guards.catalogue import Raised, raised
 from vergence.report.audited import Audit, audit_of
 from vergence.report.drawing import MOST as DRAWN
 from vergence.report.drawing import SERIES
@@ -19,7 +20,6 @@ from vergence.report.ran import lines_of, open_run, plain
 from vergence.report.template import reach, refuse_others, write_page
 from vergence.train.config import Config
 from vergence.train.data import read_data
-from vergence.train.guards import Raised, raised
 from vergence.types import UserError
 
 MOST = 2 * len(SERIES)

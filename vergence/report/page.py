@@ -8,6 +8,7 @@ from typing import NamedTuple
 from markupsafe import Markup
 
 from vergence import objectives
+from vergence.guards.catalogue import Raised, raised
 from vergence.report.audited import Audit, audit_of
 from vergence.report.drawing import MOST as DRAWN
 from vergence.report.drawn import scenes_of
@@ -20,7 +21,6 @@ from vergence.report.template import reach, refuse_others, write_page
 from vergence.report.viewer import POLICY, viewed, viewer
 from vergence.scenes.source import Source
 from vergence.train.config import Config
-from vergence.train.guards import Raised, raised
 from vergence.train.traces import shows_of
 from vergence.types import UserError
 

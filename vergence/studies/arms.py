@@ -16,7 +16,7 @@ import yaml
 from vergence import objectives
 from vergence.recipes import recipe
 from vergence.train.config import Config
-from vergence.train.written import from_yaml, to_yaml
+from vergence.train.config_file import from_yaml, to_yaml
 from vergence.types import Method, UserError
 
 FIELDS = {one.name for one in fields(Config)} - {"method", "options", "columns", "rewards", "seed"}

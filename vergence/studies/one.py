@@ -20,6 +20,7 @@ from typing import Any
 from vergence.disk import alone
 from vergence.evaluate.suite import Record
 from vergence.evaluate.tune import answering, tune_evaluation
+from vergence.guards.catalogue import raised
 from vergence.models.policy import Policy
 from vergence.rewards.verify import VERSION
 from vergence.scenes.embedded import WORLDS
@@ -28,14 +29,13 @@ from vergence.studies import cost, record
 from vergence.train.card import version_of
 from vergence.train.checkpoint import latest, name_of, step_of
 from vergence.train.config import Config
-from vergence.train.guards import raised
+from vergence.train.config_file import from_yaml
 from vergence.train.keeping import refuse_damaged
 from vergence.train.loop import train
 from vergence.train.parts import load_policy, open_data
 from vergence.train.run import CONFIG, load_run_config, read_lines
 from vergence.train.stopping import terminable
 from vergence.train.sums import damage
-from vergence.train.written import from_yaml
 from vergence.types import ORIGINAL, Blank, Scene, UserError
 
 PATIENCE = 120.0

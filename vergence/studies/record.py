@@ -16,8 +16,8 @@ from vergence.disk import make, write_whole
 from vergence.evaluate.errors import ERRORS
 from vergence.evaluate.suite import Record
 from vergence.train.config import Config
+from vergence.train.config_file import from_yaml
 from vergence.train.run import read_lines
-from vergence.train.written import from_yaml
 from vergence.types import UserError
 
 FORMAT = 1

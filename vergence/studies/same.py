@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from vergence.same.records import fields
+from vergence.same.runs import Difference, Same, read_json, same_runs
 from vergence.studies.record import read
-from vergence.train.apart import fields
-from vergence.train.same import Difference, Same, read_json, same_runs
 from vergence.types import UserError
 
 CLOCKS = ("seconds", "seconds_per_step")

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from vergence import chance
+from vergence.guards.text import disavows, repeats
 from vergence.rewards.judge import leaks
 from vergence.rollout.render import render
 from vergence.rollout.sampler import Following, roll_out
@@ -20,7 +21,6 @@ from vergence.train.backend import alike
 from vergence.train.context import refuse_long
 from vergence.train.division import each, each_its_part
 from vergence.train.parts import Parts, shows_captions
-from vergence.train.said import disavows, repeats
 from vergence.types import Metrics, OneOf, Original, Prompt, Rollout, Scene, UserError, View, ViewSpec
 
 MOST_DRAWS = 20

@@ -18,7 +18,7 @@ from vergence import objectives
 from vergence.rewards.verify import VERSION
 from vergence.sources.catalogue import known
 from vergence.train.config import Config
-from vergence.train.written import to_yaml
+from vergence.train.config_file import to_yaml
 from vergence.types import About
 
 FILES = (".jsonl", ".json", ".csv", ".tsv", ".parquet", ".py", ".zip")

@@ -22,16 +22,16 @@ from vergence.disk import make, put_in_place, telling_of_space
 from vergence.models.adapters import is_adapted, load_adapter, save_adapter
 from vergence.models.folder import BROKEN, bars
 from vergence.models.policy import Policy
-from vergence.train.acting import interventions
 from vergence.train.backend import ONE, Group, first
 from vergence.train.card import card, numbers_of
 from vergence.train.config import Config
+from vergence.train.config_file import to_yaml
 from vergence.train.data import read_data
+from vergence.train.interventions import interventions
 from vergence.train.parts import Parts
 from vergence.train.run import Mark, Marks, RunFolder, read_lines
 from vergence.train.states import optimizer_tensors, pieces, restore_optimizer
 from vergence.train.sums import CARD, STATE, files_of, write_sums
-from vergence.train.written import to_yaml
 from vergence.types import Batch, Metrics, Stats, UserError
 
 ADAPTER = "adapter.safetensors"

@@ -12,9 +12,9 @@ from vergence.train.checkpoint import Standing, number_of
 from vergence.train.keeping import prune
 from vergence.train.memory import HalfUpdated, during
 from vergence.train.parts import Parts
+from vergence.train.rollback import kept_to_go_back
 from vergence.train.run import RunFolder
 from vergence.train.stopping import Stop
-from vergence.train.undone import kept_to_go_back
 from vergence.types import Metrics, UserError
 
 

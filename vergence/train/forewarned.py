@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from vergence.objectives import ALIASES, METHODS, defaults
-from vergence.train.acting import goes_back
 from vergence.train.config import Config
+from vergence.train.interventions import goes_back
 
 UNFED = ("blind", "entropy-only", "reversed")
 """Controls that maximise no perception term."""

@@ -12,7 +12,6 @@ from typing import Literal
 
 from vergence.objectives.terms import k3, ratio
 from vergence.train.config import Config
-from vergence.train.past import Past, Seen
 from vergence.types import BT, Batch, Mask, Metrics, UserError
 
 Correction = Literal["truncate", "mask"]
@@ -140,25 +139,3 @@ def refuse_wide(seen: Metrics, config: Config, *, tokens: int) -> None:
             f"weights.{older} No step was taken on this batch. Mend it and go on with --resume, or allow more "
             f"(--most-gap; 0 is no bound)"
         )
-
-
-def sampler_gap(past: Past) -> Seen | None:
-    """Sampler and trainer drift apart: the guard of `train.guards`, which speaks before the run is stopped.
-
-    Raised where two rounds in a row are at half of `most_gap`; or the mean gap is 5 times its start, and above 0.02
-    nats.
-    """
-    of_most, name = "sampler/gap_of_most", "sampler/gap_mean"
-    if past.stays(of_most, 2, 0.5):
-        share, where, number = past.last(of_most, 2), of_most, 2
-        what = f"differ by {share[-1]:.0%} of what most_gap allows, and by {share[-2]:.0%} a round before"
-    elif past.grown(name, 5.0) and past.now(name) > 0.02:
-        what, where, number = f"differ more and more: the mean gap went {past.moved(name)} nats", name, 0
-    else:
-        return None
-    return past.seen(
-        where,
-        f"the log-probabilities of sampler and trainer {what}. Look whether weights still reach the sampler, and "
-        f"whether its caches are reset after each update; a correction (--correction truncate) weighs what is left",
-        number,
-    )

@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from vergence import objectives
-from vergence.train.acting import Intervention, Stopped, effective, goes_back, interventions
+from vergence.guards.catalogue import Raised, Watchman
+from vergence.guards.updates import not_finite
 from vergence.train.backend import first
 from vergence.train.checkpoint import Standing, marks_of, name_of
 from vergence.train.course import Course
-from vergence.train.guards import Raised, Watchman, not_finite
+from vergence.train.interventions import Intervention, Stopped, effective, goes_back, interventions
 from vergence.train.opening import left_at
+from vergence.train.rollback import decide, put_aside, record
 from vergence.train.run import read_lines
-from vergence.train.undone import decide, put_aside, record
 from vergence.types import Metrics
 
 

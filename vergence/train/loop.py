@@ -16,12 +16,12 @@ from vergence.rollout.sampler import Following
 from vergence.scenes.source import Source
 from vergence.scoring.naive import Prompts
 from vergence.train import data
-from vergence.train.acting import refuse_unknown
 from vergence.train.backend import first
 from vergence.train.checkpoint import Pending
 from vergence.train.config import Config
 from vergence.train.course import Course, keeping_what_is_finished
 from vergence.train.guarded import Guarded
+from vergence.train.interventions import refuse_unknown
 from vergence.train.keeping import is_due
 from vergence.train.memory import during
 from vergence.train.opening import checkpoint_bytes, foreseen, opened

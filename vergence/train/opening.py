@@ -13,16 +13,16 @@ from vergence.models.sizes import sizes
 from vergence.rollout.render import render
 from vergence.scenes.source import Source
 from vergence.train import checkpoint, data
-from vergence.train.acting import effective, interventions
 from vergence.train.backend import Peers, first
 from vergence.train.checkpoint import Standing
 from vergence.train.config import Config
 from vergence.train.context import fitting
+from vergence.train.interventions import effective, interventions
 from vergence.train.keeping import newest_sound, prune, sweep, told_of_space
 from vergence.train.memory import Longest, Memory, reasoner_bytes, there_is
 from vergence.train.parts import Parts, assemble
+from vergence.train.rollback import forget_abandoned, kept_to_go_back
 from vergence.train.run import TIMINGS, RunFolder, refuse_unbegun, refuse_used
-from vergence.train.undone import forget_abandoned, kept_to_go_back
 from vergence.types import ORIGINAL, UserError
 
 PROBED = 16

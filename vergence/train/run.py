@@ -18,7 +18,7 @@ from vergence.disk import LOCK, append, make, sync, telling_of_space, write_whol
 from vergence.rewards.verify import VERSION
 from vergence.train.backend import ONE, Peers, first
 from vergence.train.config import Config
-from vergence.train.written import load_config, to_yaml
+from vergence.train.config_file import load_config, to_yaml
 from vergence.types import B, Gold, Rollout, UserError
 
 LOGS = ("metrics.jsonl", "rollouts.jsonl", "traces.jsonl")

@@ -1,6 +1,6 @@
 """What is done about what a guard has raised: it is told, or the run stops, or it goes back with a lower coefficient.
 
-What is decided is a function of the log, the config and what was done before. `train.undone` carries it out.
+What is decided is a function of the log, the config and what was done before. `train.rollback` carries it out.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from types import MappingProxyType
 from typing import Literal, NamedTuple, get_args
 
 from vergence import objectives
+from vergence.guards.catalogue import GUARDS, Raised
+from vergence.guards.past import NOW
 from vergence.train.config import Config
-from vergence.train.guards import GUARDS, Raised
-from vergence.train.past import NOW
 from vergence.train.run import read_lines
 from vergence.types import UserError
 

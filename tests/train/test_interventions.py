@@ -12,11 +12,16 @@ from train.follower import fingerprint, followed_by, no_thread_is_left
 
 import vergence.commands.training as training
 import vergence.train.guarded as guarded
-import vergence.train.guards as guards
 import vergence.train.loop as loop
-import vergence.train.undone as undone
+import vergence.train.rollback as undone
+from vergence.guards import catalogue, updates
+from vergence.guards.catalogue import Raised
+from vergence.guards.past import Seen
 from vergence.models.policy import load
-from vergence.train.acting import (
+from vergence.train.config import Config
+from vergence.train.config_file import from_yaml, to_yaml
+from vergence.train.forewarned import forewarned
+from vergence.train.interventions import (
     Intervention,
     Stopped,
     action_of,
@@ -30,13 +35,8 @@ from vergence.train.acting import (
     needed,
     refuse_unknown,
 )
-from vergence.train.config import Config
-from vergence.train.forewarned import forewarned
-from vergence.train.guards import Raised
 from vergence.train.loop import train
-from vergence.train.past import Seen
 from vergence.train.run import LOGS, RunFolder, read_lines
-from vergence.train.written import from_yaml, to_yaml
 from vergence.types import UserError
 
 TINY = Config(
@@ -79,7 +79,7 @@ def gamma_is_high(past):
 def tripping(monkeypatch, request):
     if "command_line" in request.node.name:
         return  # the guards as they are
-    monkeypatch.setattr(guards, "GUARDS", {"not finite": guards.not_finite, "gradient": trips_while(gamma_is_high)})
+    monkeypatch.setattr(catalogue, "GUARDS", {"not finite": updates.not_finite, "gradient": trips_while(gamma_is_high)})
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +87,7 @@ def backed(tmp_path_factory) -> Path:
     """A run that went back, killed by nobody; nobody writes to it."""
     out = tmp_path_factory.mktemp("acting") / "run"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(guards, "GUARDS", {"gradient": trips_while(gamma_is_high)})
+        patch.setattr(catalogue, "GUARDS", {"gradient": trips_while(gamma_is_high)})
         train(TINY, out)
     return out
 
@@ -121,7 +121,7 @@ BACK = Config(method="papo", guards={"KL hacking": "back"})
 
 
 def test_all_guards_warn_but_one_that_stops():
-    assert {name for name in guards.GUARDS if action_of(Config(), name) != "warn"} == {"not finite"}
+    assert {name for name in catalogue.GUARDS if action_of(Config(), name) != "warn"} == {"not finite"}
 
 
 @pytest.mark.parametrize(
@@ -359,7 +359,7 @@ def test_a_run_that_was_saved_and_not_yet_sent_back_goes_back_when_it_is_resumed
 
 @SLOW
 def test_a_guard_that_goes_on_sends_the_run_back_so_many_times_and_then_stops(tmp_path, monkeypatch):
-    monkeypatch.setattr(guards, "GUARDS", {"gradient": trips_while(lambda past: True)})
+    monkeypatch.setattr(catalogue, "GUARDS", {"gradient": trips_while(lambda past: True)})
     with pytest.raises(Stopped, match="most_backs=2"):
         train(replace(TINY, most_backs=2, steps=6), tmp_path / "run")
     done = interventions(tmp_path / "run")
@@ -410,7 +410,7 @@ def test_a_round_that_was_sampled_ahead_is_forgotten(tmp_path, monkeypatch):
     """And the run is what it is when it is killed on its way back, and resumed."""
     config = replace(TINY, sampler="vllm", ahead=1, save_every=2, watch_every=0, steps=6)
     untouched = trips_while(lambda past: not any(tmp_path.glob("*/interventions.jsonl")))
-    monkeypatch.setattr(guards, "GUARDS", {"gradient": untouched})
+    monkeypatch.setattr(catalogue, "GUARDS", {"gradient": untouched})
     followed_by(monkeypatch)
     train(config, tmp_path / "whole")
     assert [one.to for one in interventions(tmp_path / "whole")] == [2]

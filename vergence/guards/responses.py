@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from vergence.train.past import CUT, RIGHT, UNPARSED, Past, Seen
+from vergence.guards.past import CUT, RIGHT, UNPARSED, Past, Seen
 
 ZERO, DRAWS = "frac_reward_zero_std", "sampling/draws"
 
@@ -102,7 +102,7 @@ def length(past: Past) -> Seen | None:
 
 
 def repetition(past: Past) -> Seen | None:
-    """A tenth of the rollouts more than at the start say most of their words twice or more (`train.said.repeats`).
+    """A tenth of the rollouts more than at the start say most of their words twice or more (`guards.text.repeats`).
     Perception-R1 counts distinct n-grams for it; what repeats facts is paid for each where facts are rewarded."""
     name = "completions/repetition"
     if not past.risen(name, 0.1):
@@ -115,7 +115,7 @@ def repetition(past: Past) -> Seen | None:
 
 
 def disavowal(past: Past) -> Seen | None:
-    """At 5 times its start, and a tenth of the rollouts more, say that there is no image (`train.said.disavows`); or
+    """At 5 times its start, and a tenth of the rollouts more, say that there is no image (`guards.text.disavows`); or
     half of them do, three rounds in a row, from the first on.
 
     In the log of a distillation from a teacher that is shown a blank image, of one seed, the rate went from 2 % to 64 %

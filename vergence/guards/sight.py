@@ -2,12 +2,51 @@
 
 from __future__ import annotations
 
-from vergence.train.past import RIGHT, START_WATCHED, Past, Seen
+from vergence.guards.past import CUT, RIGHT, START_WATCHED, UNPARSED, Past, Seen
 
+MASKED = ("perception/kl_masked", "perception/k3_masked", "perception/k3_p99_masked", "perception/k3_variance_masked")
+CLIP = "clip_ratio/high"
 MASKED_KL, LEAK = "perception/kl_masked", "perception/caption_leak"
 NO_EFFECT = 0.01
 """Nats in the mean over tokens, below which another view changes next to nothing: a third of the least at which PAPO's
 published runs start (0.03 to 0.05, arXiv:2507.06448 section 5.3). The seedling's views start at 0.07 and above."""
+
+
+def kl_hacking(past: Past) -> Seen | None:
+    """The distance to the masked view surges while answers get worse: a perception term that is maximised is fed.
+
+    Only where the run has one (PAPO's, CPPO's): elsewhere it is another cause. Raised where the KL, k3 or its 99th
+    percentile is 2.5 times its start, or the variance of k3 is 4 times, and one harm is seen: accuracy at 0.8 of its
+    best, cut or unparsed responses 0.1 above their start, or the upper clip at 5 times its start and above 0.005.
+    arXiv:2507.06448 section 5.3, appendices J and M: the variance grew 8.4 times, the upper clip 14 times (0.0005 to
+    0.007), which is the early sign. In runs of the seedling that stayed well the KL grew at most 2.8 times, without
+    harm; in those that collapsed at gamma = 0.2, 2.3 to 4.4 times, with harm.
+    Two further signs of the same section count as a surge where PAPO's term is maximised: the entropy of the responses
+    or that under the mask at twice its start; and the upper clip, which is then no harm of its own.
+    """
+    papo = past.now("loss/perception") < 0
+    if not papo and "loss/contrast" not in past.names():
+        return None
+    harms = {
+        "accuracy falls": past.fallen(RIGHT, 0.8, 2.0),
+        "responses are cut off": past.risen(CUT, 0.1),
+        "responses hold no answer": past.risen(UNPARSED, 0.1),
+        "the upper clip climbs": past.now(CLIP) >= max(0.005, 5 * (past.start(CLIP) or 0.0)),
+    }
+    surged = [name for name in (*MASKED, "loss/perception") if past.grown(name, 4.0 if "variance" in name else 2.5)]
+    if papo:
+        surged += [name for name in ("entropy", "perception/entropy_masked") if past.grown(name, 2.0)]
+        if not surged and harms["the upper clip climbs"] and past.start(CLIP) is not None:
+            surged, harms["the upper clip climbs"] = [CLIP], False
+    seen = [harm for harm, is_seen in harms.items() if is_seen]
+    if not surged or not seen:
+        return None
+    return past.seen(
+        surged[0],
+        f"{surged[0]} went {past.moved(surged[0])}, and {', '.join(seen)}: the policy feeds the perception term with "
+        f"tokens that depend on the image and answer nothing (KL hacking). Lower gamma, add an entropy term (eta) or a "
+        f"reference KL (beta), or go back to a checkpoint before it",
+    )
 
 
 def looks_less(past: Past) -> Seen | None:

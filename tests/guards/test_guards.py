@@ -7,10 +7,10 @@ from statistics import median
 
 import pytest
 
+from vergence.guards.catalogue import GUARDS, Watchman, raised
+from vergence.guards.past import JUMPS, NOW, START, Past
 from vergence.train.config import Config
 from vergence.train.forewarned import forewarned
-from vergence.train.guards import GUARDS, Watchman, raised
-from vergence.train.past import JUMPS, NOW, START, Past
 
 STEPS, FROM = 120, 60
 """Steps of a planted log, and the first at which something goes wrong in it."""

@@ -12,8 +12,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from vergence.train.apart import Field, fields, lines_apart
-from vergence.train.bits import same_bytes, tensors_apart
+from vergence.same.records import Field, fields, lines_apart
+from vergence.same.tensors import same_bytes, tensors_apart
 from vergence.train.run import load_run_config
 from vergence.train.sums import damage
 from vergence.types import UserError

@@ -13,10 +13,20 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from vergence.disk import REPLACED, make, put_in_place, telling_of_space, write_whole
-from vergence.train.acting import FILE, Intervention, action_of, decided, due, good, interventions, is_abandoned, needed
+from vergence.guards.catalogue import Raised
 from vergence.train.checkpoint import marks_of, name_of, newest_first, number_of, under
 from vergence.train.config import Config
-from vergence.train.guards import Raised
+from vergence.train.interventions import (
+    FILE,
+    Intervention,
+    action_of,
+    decided,
+    due,
+    good,
+    interventions,
+    is_abandoned,
+    needed,
+)
 from vergence.train.keeping import remove
 from vergence.train.run import LOGS, TIMINGS, RunFolder, read_lines
 from vergence.train.sums import damage
@@ -58,7 +68,7 @@ def forget_abandoned(run: RunFolder) -> None:
 
 
 def kept_to_go_back(run: RunFolder, step: int, config: Config) -> int | None:
-    """The step whose checkpoint must stay, so that a guard can send the run back to it; see `acting.needed`."""
+    """The step whose checkpoint must stay, so that a guard can send the run back to it; see `interventions.needed`."""
     return needed([number_of(path) for path in newest_first(run.checkpoints)], step, config)
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from vergence.train.said import EARLY, MOST_READ, disavows, repeats
+from vergence.guards.text import EARLY, MOST_READ, disavows, repeats
 
 DISOWNED = (
     "The image appears to be completely blank.",
