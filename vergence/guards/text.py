@@ -16,25 +16,51 @@ MOST_READ, EARLY = 20_000, 4000
 """Characters of a response that are read for repetition, and for what it says of its image: it says so before it
 answers."""
 
-_SHOWN = "(?:image|picture|photo|figure|diagram|graph|chart|screenshot)s?"
+_SHOWN = r"(?:image|picture|photo|figure|diagram|graph|chart|screenshot)s?(?!\w|'s)"
 _IS, _BEEN = "(?:is|are|was|were|appears|seems|looks|has been|have been)", "(?:is|are|was|were|has been|have been)"
-_GIVEN = "(?:visible|provided|shown|given|available|attached|included|loaded|displayed|present|accessible|seen)"
-_GONE = (
-    rf"(?:(?:entirely|completely|totally|just|all|simply) )?(?:blank|empty|missing|unreadable|inaccessible|unavailable|"
-    rf"not {_GIVEN}|(?:entirely|completely|totally|all|solid) (?:black|gray|grey|white))\b"
+_GIVEN = (
+    "(?:visible|provided|shown|given|available|attached|included|loaded|displayed|present|accessible|uploaded|seen)"
 )
-_UNABLE = "(?:cannot|can't|can not|could not|couldn't|unable to|not able to)"
+_WHOLLY = "(?:entirely|completely|totally|just|all|simply)"
+_GONE = (
+    rf"(?:(?:{_WHOLLY} )?(?:blank|empty|missing|unreadable|inaccessible|unavailable|not {_GIVEN})|"
+    rf"(?:entirely|completely|totally|all|solid) (?:black|gr[ae]y|white))(?!\w)"
+)
+_UNABLE = "(?:cannot|can't|can not|could not|couldn't|unable to|not able to|don't|do not|didn't|did not)"
+_THE = "(?:(?:the|an|a|any|this|that|these|your|actual|provided|attached|uploaded) )*"
+_SPEAKER = "(?:i|we|you)(?:'ve)?"
+_ENDS = (
+    rf"(?= ?(?:[^\w\s(-]|$)| (?:so|and i|and we|but i|but we|because|since|which|therefore|thus|then|hence|as|or|if|here|"
+    rf"directly|at all|to (?:me|see|look|analy[sz]e|view)|{_GIVEN}|{_SPEAKER} \w+|"
+    rf"(?:in|with|from|for) (?:the|this|your|our) (?:question|prompt|message|problem|input|request|query|conversation|chat))"
+    rf"(?!\w))"
+)
+"""What may follow where the image itself is meant, and not something in it: a pause, or another thought."""
+_DRAWN = "(?>图(?:片|像|形|表|示|画)?|照片)"
 _DISOWNED = re.compile(
     "|".join(
         (
-            rf"\b{_SHOWN} {_IS}(?: to be)?(?: a)? ?{_GONE}",
-            rf"\b{_SHOWN} (?:isn't|aren't|wasn't|can't be|cannot be) {_GIVEN}",
-            rf"\b(?:there is|there's|there was|i have|i see|i was given) no {_SHOWN}\b",
-            rf"\bno {_SHOWN} {_BEEN} {_GIVEN}",
-            rf"\b(?:blank|missing) {_SHOWN}\b",
-            rf"\b{_UNABLE} (?:\w+ )?(?:see|view|access|open|load) "
-            rf"(?:the |an |any |this |that |your |actual |provided )*(?:{_SHOWN}|it|anything)\b",
-            "看不[到见](?:图|照片)|(?:没有|未)提供(?:图|照片)|没有图[像片]|图[片像]?(?:是|为|显示为)?(?:空白|全黑)",
+            rf"\b{_SHOWN} {_IS}(?: to be)?(?: an?)? ?{_GONE}{_ENDS}",
+            rf"\b{_SHOWN} (?:isn't|aren't|wasn't|can't be|cannot be|could not be|did not|didn't) (?:{_GIVEN}|load){_ENDS}",
+            rf"\b(?:there is|there's|there was|there are|i have|i see|i can see|i was given|i got) no {_SHOWN}{_ENDS}",
+            rf"\bno {_SHOWN} {_BEEN} {_GIVEN}{_ENDS}",
+            rf"\b(?:given|with|shows|is|have|got|see) (?:only )?(?:the |an? )?blank (?:image|picture|photo|screenshot)s?\b",
+            rf"\b(?:missing|without (?:the|an|any|access to (?:the|an|any)|seeing (?:the|an|any))) "
+            rf"(?:image|picture|photo|screenshot)s?{_ENDS}",
+            rf"\b{_UNABLE} (?:\w+ )?(?:see|view|access|open|load|process|receive|have access to) {_THE}"
+            rf"(?:{_SHOWN}|it|anything){_ENDS}",
+            rf"\b(?:i|we)(?: still)? (?:don't|do not|didn't|did not) (?:\w+ )?(?:have|get) {_THE}{_SHOWN}{_ENDS}",
+            rf"\b(?:have|has|having) no access to {_THE}{_SHOWN}{_ENDS}",
+            rf"\b(?:haven't|have not|hasn't|has not|wasn't|was not|weren't|were not)(?: been)? "
+            rf"(?:given|shown|provided(?: with)?|attached|uploaded|received|sent|included) {_THE}{_SHOWN}{_ENDS}",
+            rf"\bplease (?:\w+ )?(?:provide|upload|attach|share|send|include)(?: me)? {_THE}{_SHOWN}{_ENDS}",
+            rf"(?:看不[到见清]|看不太清|没(?:有)?看[到见]|(?:无法|不能|没法)(?:直接)?(?:看[到见清]?|查看|访问|打开|加载)|请(?:您|你)?(?:先)?(?:提供|上传)|"
+            rf"(?:没有|未|未能|并未|没)(?:提供|给出|附上?|上传|收到|显示)|缺少|缺失)(?:了|到)?(?:任何|这张|该|此|您的|你的|题目的|原|相关的?|完整的)*"
+            rf"{_DRAWN}(?![中里上内的所片像形表示画])",
+            rf"(?:没有|无|并无)(?:任何)?图[像片]",
+            rf"{_DRAWN}(?:似乎|好像|看起来|完全|可能|其实)*(?:是|为|显示为)?(?:完全|一片|全|张?)*"
+            rf"(?:空白|全黑|全白|缺失|(?:无法|不能)(?:显示|看[到见清]|查看|加载|打开)|(?:没有|未|并未|没)(?:提供|给出|附上?|上传|显示|加载))"
+            rf"(?:的|出来)?(?=\W|$|所以|因此|我|故|只|，|。)",
         )
     )
 )
