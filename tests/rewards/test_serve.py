@@ -96,12 +96,16 @@ def test_retry_after_holds_back_all():
 
     def behave(wanted, tried):
         came.append(time.monotonic())
-        return Reply({}, 429, **{"Retry-After": "0.5"}) if len(came) == 1 else echo(wanted, tried)
+        if len(came) == 1:
+            return Reply({}, 429, **{"Retry-After": "1"})
+        if len(came) == 2:
+            time.sleep(0.4)  # so that the first one's answer is read before this one's, however busy the machine is
+        return echo(wanted, tried)
 
     with serving(behave) as fake:
         assert len(ask(Server(fake.url, "m", concurrency=2, patience=0.0), questions(9))) == 9
     # the one that was under way beside it may come at once
-    assert sum(at - came[0] < 0.45 for at in came[1:]) <= 1
+    assert sum(at - came[0] < 0.95 for at in came[1:]) <= 1
 
 
 # ------------------------------------------------------------------------------------------------- how much in all
