@@ -14,13 +14,13 @@ from torch import Tensor
 
 
 def key(*parts: int | str) -> int:
-    """A 63-bit key for whatever `parts` name. Different parts give different keys (up to hash collisions).
+    """A 63-bit key for whatever `parts` name, in any text. Different parts give different keys (up to hash collisions).
 
     >>> key(0, "view", "digits/3") == key(0, "view", "digits/3"), key(1, 2) == key(12), key("1") == key(1)
     (True, False, False)
     """
     name = "\x1f".join(f"{type(part).__name__}:{part}" for part in parts)
-    return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest()) >> 1
+    return int.from_bytes(hashlib.blake2b(name.encode(errors="surrogatepass"), digest_size=8).digest()) >> 1
 
 
 def rng(*parts: int | str) -> np.random.Generator:

@@ -283,6 +283,20 @@ def test_what_cannot_be_seen_is_seen_in_a_page(run):
     assert templates().from_string("{{ a }}").render(a="<\u202e>") == "&lt;⟨U+202E⟩&gt;"
 
 
+def test_a_world_may_have_half_of_a_pair_in_its_name(run):
+    evaluate(run, "before", "after")
+    for when in ("before", "after"):
+        path = run / "evaluation" / f"{when}.jsonl"
+        path.write_text(path.read_text().replace('"world": "bars"', '"world": "\\udcc8"'))
+    assert "\\udcc8" in (run / "evaluation" / "after.jsonl").read_text()
+    assert page(run).exists()
+
+
+def test_a_card_that_is_a_folder_is_none(run):
+    (run / "checkpoints" / "step-000004" / "README.md").mkdir(parents=True)
+    assert page(run).exists()
+
+
 def test_what_a_figure_says_is_visible():
     from vergence.evaluate.interval import Estimate
 

@@ -149,7 +149,7 @@ def facts(run: Path, config: Config) -> list[tuple[str, str]]:
 
 def versions(run: Path) -> list[str]:
     """The versions that the card of the run's last checkpoint names; [] where there is none yet."""
-    cards = sorted((run / "checkpoints").glob("step-*/README.md"))
+    cards = [path for path in sorted((run / "checkpoints").glob("step-*/README.md")) if path.is_file()]
     if not cards:
         return []
     with cards[-1].open(encoding="utf-8", errors="replace") as file:
