@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import re
@@ -12,14 +13,18 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import torch
 from fuzz.drawing import TEXTS, Draw, one_of, some, text, torn, written
 from fuzz.files import workplace
 from fuzz.kinds import Target, Unescaped, told
 from page.planted import trace
 from report.planted import AUDIT, MEASURES, evaluate, plant
 from rich.console import Console
+from safetensors.torch import save_file
 
+from vergence.commands.comparing import same
 from vergence.guards.catalogue import raised
+from vergence.harmless import printable
 from vergence.report.audited import audit_of
 from vergence.report.coloured import coloured, highest, legend, scale_of
 from vergence.report.compare import compared, comparison_as_json, write
@@ -33,9 +38,9 @@ from vergence.train.card import numbers_of
 from vergence.train.checkpoint import latest, step_of
 from vergence.train.data import read_data
 from vergence.train.data import told as told_data
-from vergence.train.display import printable
 from vergence.train.recorded import METRICS, checked
 from vergence.train.run import load_run_config, read_lines
+from vergence.train.sums import write_sums
 
 warnings.filterwarnings("ignore", module="matplotlib")  # a letter without a form in a font
 CONTROL = re.compile(
@@ -98,6 +103,7 @@ def _sound() -> tuple[dict[str, bytes], dict[str, bytes], frozenset[tuple[str, s
         "".join(json.dumps(trace(scene, "red bar: 3.", sibling=at)) + "\n" for at in (0, 1))
     )
     (folder / "data.json").write_text(json.dumps(DATA))
+    (folder / "interventions.jsonl").write_text("".join(json.dumps(one) + "\n" for one in DONE))
     card = folder / "checkpoints" / "step-000004" / "README.md"
     card.parent.mkdir(parents=True)
     card.write_text("# A card\n\n## Versions\n\n- torch 2.13\n\n## More\n")
@@ -115,10 +121,32 @@ def _sound() -> tuple[dict[str, bytes], dict[str, bytes], frozenset[tuple[str, s
     return whole, small, frozenset(tags)
 
 
+DONE = (
+    {"step": 3, "since": 2, "guard": "KL hacking", "said": "it surges", "action": "back"}
+    | {"to": 1, "option": "gamma", "from_value": 0.04, "to_value": 0.02},
+    {"step": 4, "since": 4, "guard": "not finite", "said": "loss is not finite", "action": "stop"}
+    | {"to": None, "option": None, "from_value": None, "to_value": None},
+)
 DATA = {
     "source": "a.jsonl", "rows": {"train": 8, "tune": 1, "report": 1}, "refused": {"image": 2},
     "kinds": {"choice": 4, "integer": 6}, "kinds_declared": 0, "content": "1f" * 32, "worlds": ["bars"],
 }  # fmt: skip
+
+
+@cache
+def _checkpointed() -> dict[str, bytes]:
+    """The files of a run that was saved twice, with tensors and their hashes."""
+    folder, files = workplace() / "saved", dict(_sound()[1])
+    for step in (1, 2):
+        at = folder / f"step-{step:06d}"
+        (at / "trainer").mkdir(parents=True)
+        save_file({"a.weight": torch.full((2, 3), float(step)), "b": torch.zeros(1)}, at / "model.safetensors")
+        save_file({"exp_avg": torch.ones(2)}, at / "trainer" / "optimizer.safetensors")
+        (at / "trainer" / "state.json").write_text(json.dumps({"step": step, "position": 3, "logs": None}))
+        (at / "README.md").write_text("# A card\n\n## Versions\n\n- torch 2.13\n\n## More\n")
+        write_sums(at)
+        files |= {f"checkpoints/{at.name}/{name}": data for name, data in _files(at).items()}
+    return files
 
 
 def _files(folder: Path) -> dict[str, bytes]:
@@ -152,7 +180,10 @@ def _changed(draw: Draw, name: str, data: bytes) -> bytes:
 
 def _plant(draw: Draw, name: str, *, small: bool) -> Path:
     """A run folder with up to three of its files changed, or missing, or a folder in their place."""
-    files = dict(_sound()[1 if small else 0])
+    return _planted(draw, name, dict(_sound()[1 if small else 0]))
+
+
+def _planted(draw: Draw, name: str, files: dict[str, bytes]) -> Path:
     folder = workplace() / name
     shutil.rmtree(folder, ignore_errors=True)
     for _ in range(1 + draw.below(3)):
@@ -205,6 +236,21 @@ def _compare(draw: Draw) -> None:
     if found:
         json.dumps(comparison_as_json(found), allow_nan=True)
         _refuse_markup(write(found, workplace() / "comparison.html"))
+
+
+def _same(draw: Draw) -> None:
+    """Two runs, one hostile, beside each other, and what a terminal is given of it."""
+    run, other = _planted(draw, "run", dict(_checkpointed())), workplace() / "other saved"
+    if not other.is_dir():
+        for name, data in _checkpointed().items():
+            (other / name).parent.mkdir(parents=True, exist_ok=True)
+            (other / name).write_bytes(data)
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(out), contextlib.suppress(SystemExit):
+        told(lambda: same(run, other, json=False))
+    found = LINE.search(out.getvalue().replace("\n", ""))
+    if found:
+        raise Unescaped(f"the terminal is given U+{ord(found[0]):04X}")
 
 
 def _parts(draw: Draw) -> None:
@@ -335,6 +381,7 @@ def _audit(draw: Draw) -> None:
 RUN_TARGETS = (
     Target("page", _page, 30.0, "run folders whose report is made", few=5),
     Target("compare", _compare, 30.0, "pairs of run folders, one hostile, compared on a page", few=3),
+    Target("same", _same, 10.0, "pairs of run folders with checkpoints, one hostile, told where they differ", few=10),
     Target("run files", _parts, 5.0, "config, logs, data and audit of a run folder"),
     Target("checkpoint", _checkpoint, 3.0, "folders of checkpoints: which is the latest, at which step"),
     Target("study", _study, 3.0, "records of a study"),

@@ -51,6 +51,8 @@ def nested(depth):
         "betas: [1" + "0" * 400 + ", 1]",
         "worlds: bars",
         "a" * (LONGEST + 1),
+        "steps: -" + "9" * 3000,
+        "lr: -1",
         "options: {a: " * (DEEPEST + 2) + "1" + "}" * (DEEPEST + 2),
     ],
     ids=lambda text: text[:12],

@@ -38,6 +38,8 @@ LAST = 2**62
 """In the place of a step: after the training."""
 LARGEST = 2**28
 """Bytes of a file that is read whole."""
+LONGEST = 2**20
+"""Characters of a card that are read."""
 VERSION = re.compile(r"^- (\S+) (\S.*)$", re.MULTILINE)
 Told = Callable[[int, int], None]
 """(checkpoints compared, of) for a progress bar."""
@@ -139,8 +141,10 @@ def _settled(one: Path, other: Path) -> Iterator[Difference]:
 
 def _versions(run: Path) -> dict[str, str]:
     """What the card of the first checkpoint says of versions; {} where there is none."""
-    for card in sorted((run / "checkpoints").glob("step-*/README.md"))[:1]:
-        said = card.read_text(errors="replace").partition("\n## Versions\n")[2].partition("\n## ")[0]
+    cards = (path for path in sorted((run / "checkpoints").glob("step-*/README.md")) if path.is_file())
+    for card in cards:
+        with card.open(errors="replace") as file:
+            said = file.read(LONGEST).partition("\n## Versions\n")[2].partition("\n## ")[0]
         return dict(VERSION.findall(said))
     return {}
 

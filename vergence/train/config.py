@@ -266,4 +266,4 @@ def _check_sampling(config: Config) -> None:
 
 def _require(holds: bool, name: str, contract: str, value: Any) -> None:
     if not holds:
-        raise UserError(f"{name} must be {contract}, got {value}")
+        raise UserError(f"{name} must be {contract}, got {str(value)[:200]}")

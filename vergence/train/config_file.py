@@ -80,7 +80,11 @@ def from_yaml(text: str, where: str = "config.yaml") -> Config:
         if name not in known:
             near = difflib.get_close_matches(str(name)[:_SHOWN], known, n=1, cutoff=0.0)[0]
             raise UserError(f"{where}: unknown key {repr(name)[:_SHOWN]}; did you mean {near!r}?")
-    return Config(**{name: _convert(name, known[name].type, value, where) for name, value in read.items()})
+    given = {name: _convert(name, known[name].type, value, where) for name, value in read.items()}
+    try:
+        return Config(**given)
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from error
 
 
 def load_config(path: Path) -> Config:
