@@ -9,38 +9,21 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
-from benchmarks.spoilt import blank_pictures, long_comparisons, stale_sampler, starved_verifier, telling_captions
-from vergence.recipes import recipe
+from benchmarks.drives import Drive, small
+from benchmarks.spoilt import (
+    blank_pictures,
+    deaf_reader,
+    long_comparisons,
+    means_of_nothing,
+    stale_sampler,
+    starved_verifier,
+    telling_captions,
+)
 from vergence.train.config import Config
 
 HERE = "benchmarks.failures"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Drive:
-    """Runs that fail in one way, at several seeds."""
-
-    name: str
-    """Of the folder."""
-    guards: tuple[str, ...]
-    """Those that are to be raised, first the one that names the cause; none of healthy runs."""
-    how: str
-    """By what, for the table."""
-    config: Config
-    seeds: tuple[int, ...] = (0, 1)
-    data: Callable[[Path, int], None] | None = None
-    """(folder, seed) -> writes `rows.jsonl` and its pictures there: the scenes of the run."""
-    around: Callable[[], Any] | None = None
-    """A context in which the run is carried out: what is broken around it."""
-
-    def configured(self, seed: int, folder: Path) -> Config:
-        """The config of one run; data that the drive writes lies in `folder`."""
-        scenes = f"{folder / 'rows.jsonl'}#train" if self.data else self.config.scenes
-        return replace(self.config, seed=seed, scenes=scenes)
 
 
 # ---------------------------------------------------------------------------------------------------- rewards
@@ -98,35 +81,9 @@ def overflows(completions: Any, key: list[str], **_: Any) -> Rewards:
 # ---------------------------------------------------------------------------------------------------- the runs
 
 
-def small(method: str = "grpo", **changed: Any) -> Config:
-    """The demo's recipe with a quarter of its scenes and no evaluation; `options` are added to the recipe's."""
-    demo = recipe("demo", method)
-    options = {**demo.options, **changed.pop("options", {})}
-    return replace(demo, **{"scenes_per_batch": 8, "eval_every": 0, "options": options, **changed})
-
-
-def whole(method: str = "papo", **changed: Any) -> Config:
-    """The demo's recipe as it is, but for its evaluations, which change nothing."""
-    return small(method, scenes_per_batch=32, **changed)
-
-
 def _pays(function: Callable[..., Any], method: str = "grpo", **changed: Any) -> Config:
     return small(method, rewards=(f"{HERE}:{function.__name__}",), **changed)
 
-
-HEALTHY = (
-    Drive(name="healthy-papo", guards=(), how="papo", config=whole(), seeds=tuple(range(10))),
-    *(
-        Drive(
-            name=f"healthy-{method}",
-            guards=(),
-            how=f"{method}, 8 scenes",
-            config=small(method, steps=60),
-            seeds=(0,),
-        )
-        for method in ("grpo", "dapo", "cppo", "cappo", "racro", "vppo")
-    ),
-)
 
 FAILURES = (
     Drive(
@@ -134,14 +91,18 @@ FAILURES = (
         guards=("KL hacking",),
         how="papo, gamma 0.2",
         config=small("papo", options={"gamma": "0.2"}, steps=100),
-        seeds=(0, 1, 2),
     ),
     Drive(
         name="gamma-more",
         guards=("KL hacking", "collapse", "disavowal", "repetition", "gradient"),
         how="papo, gamma 0.5 (the recipe: 0.02), no reference KL, no entropy term",
         config=small("papo", options={"gamma": "0.5"}),
-        seeds=(0, 1, 2),
+    ),
+    Drive(
+        name="gamma-full",
+        guards=("KL hacking", "collapse"),
+        how="papo@full, gamma 0.02 (the recipe's), 160 steps",
+        config=small("papo@full", steps=160),
     ),
     Drive(
         name="swapped",
@@ -157,9 +118,15 @@ FAILURES = (
     ),
     Drive(
         name="entropy-punished",
-        guards=("entropy collapse", "view entropy collapse"),
+        guards=("entropy collapse",),
         how="grpo, a penalty on entropy of 2 (option entropy=2)",
         config=small(options={"entropy": "2", "entropy_of": "full"}, steps=100),
+    ),
+    Drive(
+        name="both-punished",
+        guards=("view entropy collapse", "entropy collapse"),
+        how="papo@full, a penalty of 2 on both entropies (eta=2)",
+        config=small("papo@full", options={"eta": "2"}, steps=90),
     ),
     Drive(
         name="alike",
@@ -174,8 +141,14 @@ FAILURES = (
         config=small(temperature=0.05, steps=20),
     ),
     Drive(
+        name="sparse",
+        guards=("no signal",),
+        how="grpo, a reference KL of 0.01, temperature 0.1, 4 scenes of 4: most steps have next to no gradient",
+        config=small(temperature=0.1, options={"beta": "0.01"}, scenes_per_batch=4, siblings=4, steps=60),
+    ),
+    Drive(
         name="no-room",
-        guards=("all unparsed",),
+        guards=("all unparsed", "truncation"),
         how="grpo, responses of at most 4 tokens: none reaches its answer",
         config=small(max_tokens=4, steps=20),
     ),
@@ -187,7 +160,7 @@ FAILURES = (
     ),
     Drive(
         name="brief",
-        guards=("unparsed",),
+        guards=("unparsed", "gradient"),
         how="a reward function that pays for brevity alone",
         config=_pays(pays_for_brevity, steps=60),
     ),
@@ -196,6 +169,19 @@ FAILURES = (
         guards=("length", "truncation"),
         how="a reward function that pays for length, responses of at most 160 tokens",
         config=_pays(pays_for_length, max_tokens=160, steps=60),
+    ),
+    Drive(
+        name="short",
+        guards=("truncation",),
+        how="grpo, responses of at most 24 tokens: most are cut off from the first step on",
+        config=small(max_tokens=24, steps=20),
+    ),
+    Drive(
+        name="deaf",
+        guards=("truncation", "repetition"),
+        how="grpo, a tokenizer that names another end than the model says: responses go on, from the first step on",
+        config=small(max_tokens=96, steps=20),
+        around=deaf_reader,
     ),
     Drive(
         name="repeats",
@@ -214,6 +200,13 @@ FAILURES = (
         guards=("not finite",),
         how="a reward function whose value is once too large for float32",
         config=_pays(overflows, steps=40),
+    ),
+    Drive(
+        name="nothing-to-average",
+        guards=("metric not finite",),
+        how="grpo, an evaluation of one's own that averages over no questions",
+        config=small(steps=20, eval_every=10),
+        evaluate=means_of_nothing,
     ),
     Drive(
         name="answers",

@@ -1,11 +1,12 @@
 """Does each guard see its failure, and is it silent where nothing is wrong? Real runs, driven into each; one table.
 
     python -m benchmarks.guards --out runs/guards --cores 2           # carries out what is missing, prints the table
-    python -m benchmarks.guards --out runs/guards --only gamma blank  # some of it
+    python -m benchmarks.guards --out runs/guards --only gamma blank --seeds 2    # some of it
     python -m benchmarks.guards --out runs/guards --table             # the table, of what has been carried out
 
-`benchmarks.failures` says how each failure is driven. Guards are functions of the log alone, so that the table is made
-anew from `metrics.jsonl`, without training again, whenever a guard has changed. A run that has ended is not run again.
+`benchmarks.failures` says how each failure is driven, `benchmarks.drives` what is left alone: at three seeds each,
+PAPO of the demo at ten. Guards are functions of the log alone, so that the table is made anew from `metrics.jsonl`,
+without training again, whenever a guard has changed. A run that has ended is not run again.
 """
 
 from __future__ import annotations
@@ -18,14 +19,15 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import nullcontext
+from math import comb
 from multiprocessing import get_context
 from pathlib import Path
-from statistics import median
 from typing import NamedTuple
 
 import torch
 
-from benchmarks.failures import FAILURES, HEALTHY, Drive
+from benchmarks.drives import HEALTHY, Drive
+from benchmarks.failures import FAILURES
 from vergence.guards.catalogue import GUARDS, Raised, raised
 from vergence.train.forewarned import forewarned
 from vergence.train.loop import train
@@ -63,7 +65,7 @@ def carry_out(drive: Drive, seed: int, out: Path) -> str:
         drive.data(rows, seed)
     with drive.around() if drive.around else nullcontext():
         try:
-            train(config, run, resume=(run / "config.yaml").exists())
+            train(config, run, resume=(run / "config.yaml").exists(), evaluate=drive.evaluate)
         except UserError as error:
             said = str(error)
     ended = {"said": said, "seconds": round(time.perf_counter() - since, 1)}
@@ -109,39 +111,55 @@ def seen(drive: Drive, out: Path) -> Iterator[Seen]:
 
 
 def table(out: Path) -> str:
-    """One row for each way of failing, then how often each guard was raised where nothing is wrong."""
-    healthy = [(drive, list(seen(drive, out))) for drive in HEALTHY]
-    runs = [one for _, each in healthy for one in each]
-    false = Counter(name for one in runs for name in {each.name for each in one.raised})
+    """Which of the failing runs raise their guard, and when; then what is raised where nothing is wrong."""
     lines = [
-        "| guard | driven by | raised | at step (median) | of steps | raised besides | false alarms |",
-        "|---|---|---|---|---|---|---|",
+        "| guard | driven by | raised in | at step, by seed | of steps | raised besides, in runs |",
+        "|---|---|---|---|---|---|",
     ]
     for guard in GUARDS:
         drives = [drive for drive in FAILURES if guard in drive.guards]
-        wrong = f"{false[guard]} of {len(runs)}"
-        for drive in drives:
-            lines.append(_row(guard, drive, list(seen(drive, out)), wrong))
-        if not drives:
-            lines.append(f"| {guard} | (nothing) | | | | | {wrong} |")
-    steps = sum(one.steps for one in runs)
-    lines += ["", f"Healthy: {len(runs)} runs, {steps} steps.", ""]
-    for drive, each in healthy:
-        found = [f"{one.name} at step {one.step} of seed {run.seed}" for run in each for one in run.raised]
-        if each:
-            lines.append(f"- {drive.how}, {len(each)} seeds, {each[0].steps} steps: {', '.join(found) or 'nothing'}")
+        lines += [_true(guard, drive, list(seen(drive, out))) for drive in drives]
+    lines += ["", "| nothing is wrong in | runs | steps | raised |", "|---|---|---|---|"]
+    healthy = [(drive, list(seen(drive, out))) for drive in HEALTHY]
+    lines += [_false(drive.how, runs) for drive, runs in healthy]
+    everything = [run for _, runs in healthy for run in runs]
+    alarms, number = sum(bool(run.raised) for run in everything), len(everything)
+    lines.append(_false("all", everything))
+    if number:
+        lines += ["", f"False alarms in {alarms} of {number} runs: in at most {at_most(alarms, number):.0%} (95 %)."]
     lines += ["", "Warned of before step 0:", ""]
     lines += [f"- {drive.how}: {'; '.join(forewarned(drive.config))}" for drive in FAILURES if forewarned(drive.config)]
     return "\n".join([*lines, f"- of the healthy: {sum(bool(forewarned(drive.config)) for drive in HEALTHY)}"])
 
 
-def _row(guard: str, drive: Drive, runs: Sequence[Seen], wrong: str) -> str:
-    own = [one.step for run in runs for one in run.raised if one.name == guard]
-    others = Counter(one.name for run in runs for one in run.raised if one.name != guard)
-    besides = ", ".join(f"{name} {number}" for name, number in others.most_common())
-    steps = f"{median(run.steps for run in runs):g}" if runs else ""
-    at = f"{median(own):g}" if own else ""
-    return f"| {guard} | {drive.how} | {len(own)} of {len(runs)} | {at} | {steps} | {besides} | {wrong} |"
+def _true(guard: str, drive: Drive, runs: Sequence[Seen]) -> str:
+    if not runs:
+        return f"| {guard} | {drive.how} | not carried out | | | |"
+    own = [next((f"{one.step}" for one in run.raised if one.name == guard), "–") for run in runs]
+    others = Counter(one.name for run in runs for one in run.raised if one.name not in drive.guards)
+    besides = ", ".join(f"{name} {number}" for name, number in others.most_common()) or "nothing"
+    steps = ", ".join(dict.fromkeys(f"{run.steps}" for run in runs))
+    found = f"{len(own) - own.count('–')} of {len(runs)}"
+    return f"| {guard} | {drive.how} | {found} | {', '.join(own)} | {steps} | {besides} |"
+
+
+def _false(how: str, runs: Sequence[Seen]) -> str:
+    found = [f"{one.name} at step {one.step} of seed {run.seed}" for run in runs for one in run.raised]
+    return f"| {how} | {len(runs)} | {sum(run.steps for run in runs)} | {', '.join(found) or 'nothing'} |"
+
+
+def at_most(found: int, of: int) -> float:
+    """The upper end of the one-sided 95 % interval of a share, by Clopper and Pearson.
+
+    >>> round(at_most(0, 13), 3), round(at_most(1, 20), 3)
+    (0.206, 0.216)
+    """
+    low, high = found / of, 1.0
+    for _ in range(50):
+        p = (low + high) / 2
+        as_few = sum(comb(of, number) * p**number * (1 - p) ** (of - number) for number in range(found + 1))
+        low, high = (p, high) if as_few > 0.05 else (low, p)
+    return high
 
 
 def main() -> None:

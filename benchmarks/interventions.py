@@ -20,7 +20,8 @@ from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
 
-from benchmarks.failures import FAILURES, Drive
+from benchmarks.drives import Drive
+from benchmarks.failures import FAILURES
 from benchmarks.guards import DRIVES, ENDED, carry_out_missing, missing, place
 from vergence.chance import dice
 from vergence.guards.catalogue import raised

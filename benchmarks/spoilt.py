@@ -11,6 +11,7 @@ from typing import Any
 
 from PIL import Image
 
+import vergence.models.reader as reader
 import vergence.rewards.judge as judge
 import vergence.train.parts as parts
 from vergence.models.policy import Policy, load
@@ -93,3 +94,13 @@ def stale_sampler() -> Any:
 def starved_verifier() -> Any:
     """The processes that compare expressions have a millisecond for each, as on a machine that is given to others."""
     return _instead(judge, "verify_all", partial(judge.verify_all, seconds=0.001))
+
+
+def deaf_reader() -> Any:
+    """The token that is taken for the end of a response is none that the model ever says."""
+    return _instead(reader.Reader, "eos_id", property(lambda _: -1))
+
+
+def means_of_nothing(policy: Policy) -> dict[str, float]:
+    """An evaluation by kinds of questions, one of which does not occur: its mean is 0 / 0."""
+    return {"of_charts": float("nan")}

@@ -1,13 +1,17 @@
 """Files that outlive a crash: what is synced before it has its name, who holds a folder, what a full disk says."""
 
 import errno
+import fcntl
 import os
+import platform
+import re
 import signal
 import time
 from pathlib import Path
 
 import pytest
 from safetensors import SafetensorError
+from synced import noted
 
 from vergence import disk
 from vergence.types import UserError
@@ -15,20 +19,8 @@ from vergence.types import UserError
 
 @pytest.fixture
 def done(monkeypatch) -> list[tuple[str, str]]:
-    """What was done on the disk, in order: ("sync", name), ("replace", name)."""
-    seen, fsync, replace = [], os.fsync, os.replace
-
-    def synced(handle: int) -> None:
-        seen.append(("sync", Path(os.readlink(f"/proc/self/fd/{handle}")).name))
-        fsync(handle)
-
-    def replaced(source, target) -> None:
-        seen.append(("replace", Path(target).name))
-        replace(source, target)
-
-    monkeypatch.setattr(os, "fsync", synced)
-    monkeypatch.setattr(os, "replace", replaced)
-    return seen
+    """What is done on the disk, in order."""
+    return noted(monkeypatch)
 
 
 def test_a_file_is_synced_before_it_has_its_name_and_its_name_afterwards(tmp_path, done):
@@ -82,6 +74,23 @@ def test_a_folder_that_is_replaced_is_never_half_there(tmp_path, monkeypatch):
     assert not before.exists()
 
 
+def test_a_folder_that_cannot_be_replaced_keeps_its_name(tmp_path, monkeypatch):
+    replace = os.replace
+
+    def fails(source, target) -> None:
+        if Path(source).name == "new":
+            raise OSError(errno.EIO, "failed")
+        replace(source, target)
+
+    for name in ("final", "new"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "a").write_text(name)
+    monkeypatch.setattr(os, "replace", fails)
+    with pytest.raises(OSError, match="failed"):
+        disk.put_in_place(tmp_path / "new", tmp_path / "final")
+    assert (tmp_path / "final" / "a").read_text() == "final"
+
+
 def test_a_write_that_fails_leaves_what_was_there(tmp_path, monkeypatch):
     path = tmp_path / "a"
     disk.write_whole(path, "old")
@@ -123,8 +132,12 @@ def test_a_line_that_does_not_fit_is_not_there_at_all(tmp_path, room):
         (OSError(errno.ENOSPC, "full"), "are free there"),
         (OSError(errno.EDQUOT, "quota"), "the quota is used up"),
         (SafetensorError("I/O error: No space left on device (os error 28)"), "are free there"),
-        (OSError(errno.EROFS, "read-only"), "cannot write to .* give another --out"),
-        (OSError(errno.EACCES, "denied"), "cannot write to .* give another --out"),
+        (
+            OSError(errno.EROFS, "read-only"),
+            "cannot write to .* give another --out.* a disk may have failed.* --resume",
+        ),
+        (OSError(errno.EIO, "failed"), "the disk failed while writing to .* --resume"),
+        (OSError(errno.EACCES, "denied"), "cannot write to .* give another --out$"),
     ],
 )
 def test_what_cannot_be_written_is_told(tmp_path, error, told):
@@ -135,6 +148,33 @@ def test_what_cannot_be_written_is_told(tmp_path, error, told):
 def test_other_errors_are_left_as_they_are(tmp_path):
     with pytest.raises(OSError, match="busy"), disk.telling_of_space(tmp_path):
         raise OSError(errno.EBUSY, "busy")
+
+
+@pytest.mark.parametrize("number", [errno.EINVAL, errno.ENOTSUP, errno.EBADF], ids=errno.errorcode.get)
+def test_a_file_system_that_cannot_sync_a_folder_is_written_to_all_the_same(tmp_path, monkeypatch, number):
+    fsync = os.fsync
+
+    def cannot(handle: int) -> None:
+        if os.path.isdir(f"/proc/self/fd/{handle}"):
+            raise OSError(number, os.strerror(number))
+        fsync(handle)
+
+    monkeypatch.setattr(os, "fsync", cannot)
+    disk.make(tmp_path / "a" / "b")
+    disk.write_whole(tmp_path / "a" / "b" / "file", "text")
+    assert (tmp_path / "a" / "b" / "file").read_text() == "text"
+
+
+@pytest.mark.parametrize(("kind", "number"), [("file", errno.EINVAL), ("file", errno.EIO), ("folder", errno.EIO)])
+def test_what_cannot_be_synced_is_not_said_to_be_safe(tmp_path, monkeypatch, kind, number):
+    (tmp_path / "file").touch()
+
+    def fails(_) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "fsync", fails)
+    with pytest.raises(OSError, match=os.strerror(number)):
+        disk.sync(tmp_path / "file" if kind == "file" else tmp_path)
 
 
 def holder(folder: Path) -> int:
@@ -160,8 +200,53 @@ def test_a_folder_has_one_process_and_a_killed_one_has_it_no_longer(tmp_path):
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
     with disk.alone(tmp_path / "run", "run"):
-        assert (tmp_path / "run" / ".lock").read_text() == str(os.getpid())
+        assert (tmp_path / "run" / ".lock").read_text() == f"{os.getpid()} {platform.node()}"
     assert (tmp_path / "run" / ".lock").read_bytes() == b""  # equal runs are equal bytes
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [("17 node-3.example", "(process 17 on node-3.example)"), (f"17 {platform.node()}", "(process 17)")]
+    + [(odd, ": wait for it") for odd in ("", "17", "\0" * 9, "\x1b[2J 4", "17 a b")],
+)
+def test_who_holds_a_folder_is_told_with_its_machine_if_that_is_another(tmp_path, said, told):
+    handle = disk.locked(tmp_path / ".lock")
+    os.write(handle, said.encode())
+    raises = pytest.raises(UserError, match=re.escape(f"another run is at work in {tmp_path}"))
+    with raises as error, disk.alone(tmp_path, "run"):
+        raise AssertionError("both hold it")
+    os.close(handle)
+    assert told in str(error.value)
+    assert ("process" in str(error.value)) == ("process" in told)
+
+
+def test_a_lock_that_leads_elsewhere_is_refused(tmp_path):
+    (tmp_path / "mine").write_text("mine")
+    (tmp_path / ".lock").symlink_to(tmp_path / "mine")
+    with pytest.raises(UserError, match=r"\.lock is a link"), disk.alone(tmp_path):
+        raise AssertionError("it is held")
+    assert (tmp_path / "mine").read_text() == "mine"
+
+
+@pytest.mark.parametrize("what", ["taken away", "replaced"])
+def test_a_lock_whose_name_has_gone_holds_nothing_and_is_taken_again(tmp_path, monkeypatch, what):
+    """It is, between the open and the lock: two processes would each hold a file of their own."""
+    path, flocks, flock = tmp_path / ".lock", [], fcntl.flock
+
+    def late(handle: int, how: int) -> None:
+        flocks.append(handle)
+        if len(flocks) == 1:
+            path.unlink()
+            if what == "replaced":
+                path.touch()
+        flock(handle, how)
+
+    monkeypatch.setattr(fcntl, "flock", late)
+    handle = disk.locked(path)
+    assert len(flocks) == 2
+    assert os.path.samestat(os.fstat(handle), os.stat(path))
+    assert disk.locked(path) is None
+    os.close(handle)
 
 
 def test_a_folder_is_waited_for(tmp_path):

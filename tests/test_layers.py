@@ -10,7 +10,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "vergence"
 LAYERS = (
     {"types", "chance"},
-    {"disk"},
+    {"disk", "harmless"},
     {"rewards", "sources"},
     {"scenes", "views", "scoring", "objectives"},
     {"models"},

@@ -7,7 +7,10 @@ import ast
 import asyncio
 import contextlib
 import gzip
+import io
 import json
+import logging
+import os
 import re
 import shutil
 import socket
@@ -18,15 +21,18 @@ from pathlib import Path
 
 import httpx2
 import pytest
+import torch
 import yaml
 from page.planted import trace
 from report.planted import Elements, lines, plant
 from rewards.fake_server import Reply, counted, serving, text_of
+from safetensors.torch import load_file, save_file
 
 from vergence.cli import main
 from vergence.commands.looking import checkpoints_of
 from vergence.models.policy import SEEDLING, load
 from vergence.report.compare import compare
+from vergence.report.drawn import scenes_of
 from vergence.report.looks import write_looks
 from vergence.report.page import report
 from vergence.report.policy import named
@@ -40,12 +46,15 @@ from vergence.rewards.wire import open_client
 from vergence.rollout import vllm_place
 from vergence.rollout.vllm_http import Address, alone
 from vergence.rollout.vllm_place import environment
+from vergence.scenes import folders
 from vergence.scenes.embedded import of_key
+from vergence.scenes.files import read
 from vergence.studies import one
 from vergence.train import config_file
 from vergence.train.config import Config
 from vergence.train.config_file import load_config
 from vergence.train.display import Display
+from vergence.train.recorded import TUNED
 from vergence.train.trusted import reaches
 from vergence.types import ORIGINAL, UserError
 
@@ -185,6 +194,10 @@ def nobody(monkeypatch):
     return called
 
 
+DATA = {"source": "stranger/data", "rows": {"train": 1}, "refused": {}, "kinds": {"integer": 1}, "kinds_declared": 0}
+DATA |= {"content": "0" * 64}
+
+
 @pytest.fixture
 def stranger(tmp_path, monkeypatch):
     """A run folder whose config, checkpoint and files ask for everything that they must not be given."""
@@ -203,6 +216,7 @@ def stranger(tmp_path, monkeypatch):
         "model": "stranger/model",
     }
     plant(run, steps=1, method="racro", **asked)
+    (run / "data.json").write_text(json.dumps(DATA))
     saved = run / "checkpoints" / "step-000001"
     shutil.copytree(SEEDLING, saved)
     for name in ("configuration_theirs.py", "modeling_theirs.py", "processing_theirs.py"):
@@ -242,6 +256,79 @@ def test_a_folder_of_others_runs_no_code_and_calls_nobody(stranger, nobody, name
     assert {"report": "nobody is asked for it here"}.get(name, "") in (
         (stranger / "report.html").read_text() if name == "report" else ""
     )
+
+
+def test_a_page_shows_data_of_this_machine_to_who_has_it_already(tmp_path, monkeypatch):
+    """A config may name any file: its rows are shown only if they are those that the run says it was trained on."""
+    path = tmp_path / "mine.jsonl"
+    path.write_text('{"question": "What is my number?", "answer": "7"}\n')
+    config, content = Config(scenes=str(path)), read(path).content
+    assert scenes_of(config, DATA | {"content": content}).scene("mine/1").question == "What is my number?"
+    for data, why in ((DATA, "is not what the run was trained on"), ({}, "its data.json is missing")):
+        with pytest.raises(UserError, match=why):
+            scenes_of(config, data).scene("mine/1")
+    monkeypatch.setattr(folders, "MOST_ENTRIES", 1000)
+    with pytest.raises(UserError, match="nobody but a config says to search it"):
+        scenes_of(replace(config, scenes="/"), DATA).scene("mine/1")
+
+
+def test_what_is_handed_on_is_told_of_a_damaged_folder_too(stranger, capsys):
+    saved = stranger / "checkpoints" / "step-000001"
+    deep = "[" * 900 + "]" * 900
+    (stranger / "data.json").write_text(f'{{"source": "embedded", "more": {deep}}}')
+    main(COMMANDS["push"])
+    (stranger / "data.json").write_text(f'{{"source": "embedded", "worlds": {deep}}}')
+    with pytest.raises(SystemExit):
+        main(COMMANDS["push"])
+    (stranger / "data.json").unlink()
+    (stranger / "evaluation").mkdir(exist_ok=True)
+    for line in ('{"scene": "a"}', '{"scene": "a", "status": "right", "max_tokens": "many"}'):
+        (stranger / "evaluation" / "last.jsonl").write_text(line + "\n")
+        with pytest.raises(SystemExit):
+            main(COMMANDS["push"])
+    (stranger / "evaluation" / "last.jsonl").unlink()
+    with (stranger / "metrics.jsonl").open("a") as file:
+        file.write(json.dumps({"step": 1} | dict.fromkeys(TUNED, "x")) + "\n")
+    with pytest.raises(SystemExit):
+        main(COMMANDS["push"])
+    told = capsys.readouterr().err
+    for why in ("its worlds is not", "there is no 'status'", "'max_tokens' must be", "'eval/accuracy' must be"):
+        assert why in told
+    assert saved.is_dir()
+
+
+def test_a_folder_deeper_than_python_calls_is_sent_and_compared(stranger):
+    shutil.copytree("stranger", "other")
+    deep = [f"{stranger}/checkpoints/step-000001{'/d' * number}" for number in range(1, 1100)]
+    for folder in deep:
+        os.mkdir(folder)
+    try:
+        main(COMMANDS["push"])
+        main(COMMANDS["same"])
+    finally:  # which pytest could not do
+        for folder in reversed(deep):
+            os.rmdir(folder)
+
+
+def test_a_model_of_endless_layers_is_refused_before_one_is_made(stranger, capsys):
+    path = stranger / "checkpoints" / "step-000001" / "config.json"
+    config = json.loads(path.read_text())
+    config["text_config"]["num_hidden_layers"] = 10**8
+    path.write_text(json.dumps(config))
+    with pytest.raises(SystemExit):
+        main(COMMANDS["eval"])
+    assert "has num_hidden_layers 100000000 in its config.json, which no model has" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["audit", "evaluation"])
+def test_an_audit_is_not_written_where_a_link_of_others_leads(stranger, tmp_path, capsys, name):
+    (tmp_path / "mine").mkdir()
+    shutil.rmtree(stranger / name, ignore_errors=True)
+    (stranger / name).symlink_to(tmp_path / "mine")
+    with pytest.raises(SystemExit):
+        main(["audit", "stranger", "--worlds", "digits", "--number", "1"])
+    assert f"{name} is a link, and an audit is written there" in capsys.readouterr().err
+    assert not [*(tmp_path / "mine").iterdir()]
 
 
 def test_code_beside_weights_of_no_known_kind_is_refused(stranger, nobody):
@@ -443,6 +530,23 @@ def test_nothing_that_data_says_is_obeyed_by_a_terminal(capsys, tmp_path):
     said = capsys.readouterr()
     assert not set(said.out + said.err) & set("\x1b\x07\u202e")
     assert "[red]b[/red]" in said.out
+
+
+def test_what_a_library_logs_of_a_file_is_obeyed_by_no_terminal(stranger, capsys):
+    """transformers names the tensors that fit nowhere."""
+    (weights,) = (stranger / "checkpoints" / "step-000001").glob("*.safetensors")
+    save_file(load_file(weights) | {f"{MARKS} mine": torch.zeros(1)}, weights)
+    logged = logging.StreamHandler(io.StringIO())
+    logging.getLogger("transformers").addHandler(logged)
+    try:
+        with pytest.raises(SystemExit):
+            main(COMMANDS["eval"])
+    finally:
+        logging.getLogger("transformers").removeHandler(logged)
+    said = logged.stream.getvalue()
+    assert "UNEXPECTED" in said
+    assert "mine" in said
+    assert not set(said + capsys.readouterr().err) & set("\x1b\x07\u202e")
 
 
 # -------------------------------------------------------------------------------------------------- pages

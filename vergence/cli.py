@@ -1,12 +1,17 @@
 """The command line: finds the command, and turns bad input into a message."""
 
 import difflib
+import logging
 import os
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
+from contextlib import suppress
+from typing import Any, NoReturn
 
 from vergence.commands import COMMANDS, command, summary
+from vergence.harmless import harmless, printable
+
+_RECORD = logging.getLogRecordFactory()
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -23,6 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         return
     import tyro
 
+    logging.setLogRecordFactory(_heard)
     from vergence.train.stopping import Terminated, terminable
     from vergence.types import UserError  # it brings torch, which --help need not wait for
 
@@ -39,8 +45,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 tyro.cli(command(name), prog=f"vergence {name}", args=rest)
     except UserError as error:
         from vergence.rewards.secret import without_key
-        from vergence.train.display import printable  # what was wrong may be a name, or a server's words
 
+        # what was wrong may be a name, or a server's words
         print(f"error: {printable(without_key(str(error)))}", file=sys.stderr)
         sys.exit(getattr(error, "status", 2))  # 3: a guard has ended a run
     except (MemoryError, RuntimeError) as error:
@@ -56,6 +62,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except KeyboardInterrupt as stopped:
         print("stopped early; what was finished is kept (a training run goes on with --resume)", file=sys.stderr)
         sys.exit(0 if isinstance(stopped, Terminated) else 130)  # who sends SIGTERM asks for no more than this
+
+
+def _heard(*given: Any, **more: Any) -> logging.LogRecord:
+    """What a library logs: it names what is in files, such as tensors."""
+    record = _RECORD(*given, **more)
+    with suppress(Exception):  # said where it is written
+        record.msg, record.args = harmless(record.getMessage()), ()
+    return record
 
 
 def _read_no_further() -> NoReturn:

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import errno
 import os
+import platform
 import re
 import shutil
+import stat
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -21,10 +23,17 @@ from vergence.types import UserError
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 FORBIDDEN = (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST)
+UNSYNCED = (errno.EINVAL, errno.ENOTSUP, errno.EBADF)
+"""What a file system says that cannot sync a folder."""
 LOCK = ".lock"
 """The file by which a folder is held."""
 WAITING = 0.05
 """Seconds between looks at a folder that somebody holds."""
+SINCE = (
+    ". If it could be written before, a disk may have failed, and is only read since: see the system's log. When that "
+    "is mended, a training run goes on from its last checkpoint with --resume"
+)
+"""Of a file system that can only be read, for it may have become so."""
 REPLACED = ".replaced-"
 """How the name of a folder begins whose place another is taking: for that moment nothing has its name."""
 
@@ -38,6 +47,7 @@ def write_whole(path: Path, content: str | bytes) -> None:
     partial = path.with_name(f".{path.name}.partial")
     with telling_of_space(path):
         try:
+            partial.unlink(missing_ok=True)  # in a folder of somebody else it may be a link to anywhere
             partial.write_bytes(content.encode() if isinstance(content, str) else content)
             put_in_place(partial, path)
         except BaseException:
@@ -114,10 +124,16 @@ def append(path: Path, text: str, more: Callable[[], str] = lambda: "") -> None:
 
 
 def sync(path: Path) -> None:
-    """Wait until a file's content, or which names are in a folder, would survive the loss of power."""
+    """Wait until a file's content, or which names are in a folder, would survive the loss of power.
+
+    Some file systems cannot sync a folder, and keep its names as they see fit: there nothing is waited for.
+    """
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
+    except OSError as error:
+        if error.errno not in UNSYNCED or not stat.S_ISDIR(os.fstat(handle).st_mode):
+            raise
     finally:
         os.close(handle)
 
@@ -135,18 +151,17 @@ def alone(folder: Path, what: str = "process", *, patience: float = 0.0) -> Iter
         UserError: somebody holds it, who is named; or nothing can be written there.
     """
     make(folder)
-    with telling_of_space(folder):
-        handle = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
+    if (folder / LOCK).is_symlink():  # in a folder of somebody else it may lead anywhere, and is emptied below
+        raise UserError(f"{folder / LOCK} is a link to another place: take it away")
+    handle = locked(folder / LOCK, patience=patience)
+    if handle is None:
+        raise UserError(
+            f"another {what} is at work in {folder}{_holder(folder / LOCK)}: wait for it, or give another --out"
+        )
     try:
-        if not held(handle, patience=patience):
-            who = os.read(handle, 40).decode(errors="replace").strip()
-            raise UserError(
-                f"another {what} is at work in {folder}{f' (process {who})' if who.isdecimal() else ''}: wait for it, "
-                f"or give another --out"
-            )
         with suppress(OSError):  # it is held, whether or not there is room to say by whom
             os.truncate(handle, 0)
-            os.pwrite(handle, str(os.getpid()).encode(), 0)
+            os.pwrite(handle, f"{os.getpid()} {platform.node()}".encode(), 0)
         try:
             yield
         finally:
@@ -154,6 +169,42 @@ def alone(folder: Path, what: str = "process", *, patience: float = 0.0) -> Iter
                 os.truncate(handle, 0)  # equal runs are equal bytes
     finally:
         os.close(handle)
+
+
+def locked(path: Path, *, patience: float = 0.0) -> int | None:
+    """A file, made if it is not there, that this process alone holds until it closes it; None where another holds it.
+
+    One that is taken away or replaced before it is held is opened again: who holds a file without a name holds nothing.
+    """
+    while True:
+        with telling_of_space(path):
+            handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            if not held(handle, patience=patience):
+                os.close(handle)
+                return None
+            if is_at(path, handle):
+                return handle
+        except BaseException:
+            os.close(handle)
+            raise
+        os.close(handle)
+
+
+def is_at(path: Path, handle: int) -> bool:
+    """Whether a name stands for this open file, and for no other."""
+    with suppress(FileNotFoundError):
+        return os.path.samestat(os.fstat(handle), os.stat(path))
+    return False
+
+
+def _holder(lock: Path) -> str:
+    """Who has written into a lock that it holds it; "" where that cannot be read."""
+    with suppress(OSError):
+        if found := re.fullmatch(r"(\d+) ([\w.-]*)", lock.read_text(errors="replace")[:200]):
+            number, host = found.groups()
+            return f" (process {number}{f' on {host}' if host and host != platform.node() else ''})"
+    return ""
 
 
 def held(handle: int, *, patience: float = 0.0) -> bool:
@@ -194,9 +245,10 @@ def telling_of_space(path: Path, more: Callable[[], str] = lambda: "") -> Iterat
                 f"no space left while writing to {path} ({_why(number, path)}). {more()}What was finished is kept: "
                 f"free some space and run it again; a training run goes on from its last checkpoint with --resume"
             ) from error
-        if _number(error) in FORBIDDEN:
-            raise UserError(f"cannot write to {path}: {error}; give another --out") from error
-        if _number(error) == errno.EIO:
+        if number in FORBIDDEN:
+            since = SINCE if number == errno.EROFS else ""
+            raise UserError(f"cannot write to {path}: {error}; give another --out{since}") from error
+        if number == errno.EIO:
             raise UserError(
                 f"the disk failed while writing to {path}: {error}. Look at the system's log; a training run goes on "
                 f"from its last whole checkpoint with --resume"

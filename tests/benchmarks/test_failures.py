@@ -1,16 +1,19 @@
 """The runs that are driven into failures: every guard has one, and what drives them does what it says."""
 
 import json
-from math import isinf
+from math import isinf, isnan
 
 import pytest
 import torch
 
 from benchmarks import failures, spoilt
-from benchmarks.failures import FAILURES, HEALTHY, Drive
+from benchmarks.drives import HEALTHY, Drive
+from benchmarks.failures import FAILURES
 from benchmarks.guards import ENDED, place, table
 from vergence import objectives
 from vergence.guards.catalogue import GUARDS
+from vergence.models.policy import load
+from vergence.models.reader import Reader
 from vergence.scenes.embedded import TRAINED
 from vergence.scenes.source import open_source
 
@@ -52,6 +55,14 @@ def test_data_that_is_written_is_data_that_is_read(data, tmp_path, monkeypatch):
     assert len({scene.key for scene in scenes}) == 8
 
 
+def test_what_is_broken_is_broken_while_the_run_is_carried_out_and_no_longer():
+    own = Reader.eos_id
+    with spoilt.deaf_reader():
+        assert load("seedling").reader.eos_id == -1
+    assert Reader.eos_id is own
+    assert all(isnan(value) for value in spoilt.means_of_nothing(None).values())
+
+
 def test_the_table_counts_runs_that_have_ended(tmp_path):
     def wrote(drive: Drive, seed: int, gradient: list[float], ended: bool = True) -> None:
         run = place(tmp_path, drive, seed)
@@ -67,6 +78,12 @@ def test_the_table_counts_runs_that_have_ended(tmp_path):
     wrote(HEALTHY[0], 0, [0.1] * 30)
     wrote(HEALTHY[0], 1, [0.1] * 20 + [9.0] * 9)
     wrote(HEALTHY[0], 2, [0.1] * 20 + [9.0] * 9, ended=False)
-    row = next(line for line in table(tmp_path).splitlines() if line.startswith("| gradient"))
-    assert row.startswith(f"| gradient | {fast.how} | 1 of 2 | 21 |")
-    assert row.endswith("| 1 of 2 |")
+    rows = table(tmp_path).splitlines()
+    (row,) = [row for row in rows if row.startswith(f"| gradient | {fast.how} |")]
+    assert row == f"| gradient | {fast.how} | 1 of 2 | 21, – | 29, 30 | nothing |"
+    assert f"| {HEALTHY[0].how} | 2 | 59 | gradient at step 21 of seed 1 |" in rows
+    assert f"| {HEALTHY[1].how} | 0 | 0 | nothing |" in rows
+    assert "False alarms in 1 of 2 runs: in at most 97% (95 %)." in rows
+    assert sum("not carried out" in row for row in rows) == len([one for one in FAILURES for _ in one.guards]) - len(
+        fast.guards
+    )

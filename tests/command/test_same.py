@@ -1,6 +1,7 @@
 """`vergence same`: what was changed in a copy of a run is what is told, at the step where it was changed, and first."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -318,6 +319,27 @@ def test_what_a_model_wrote_is_shown_without_its_controls(pair, capsys):
     assert "\x1b" not in out
     assert "\u202e" not in out
     assert max(map(len, out.splitlines())) < 300
+
+
+def test_names_of_files_are_shown_without_their_controls(pair, capsys, tmp_path):
+    name = "a\x1b[2Jb\u202ec\n.jsonl"
+    for number, run in enumerate(pair):
+        write_lines(run / "evaluation" / name, [{"scene": "a", "sample": number}])
+    studies = [tmp_path / "a", tmp_path / "b"]
+    for right, study in enumerate(studies):
+        plant(study, Arm("a\x1b[2Jb", Config()), 0, [right])
+    for two in (pair, studies):
+        status, out, _ = called(capsys, "same", *two)
+        assert status == 1
+        assert "a␛[2Jb" in out
+        assert not set(out) & set("\x1b\u202e")
+
+
+def test_what_is_no_file_is_not_waited_for(pair):
+    state = pair[1] / "checkpoints" / "step-000002" / "trainer" / "state.json"
+    state.unlink()
+    os.mkfifo(state)
+    assert any("state.json is no file" in one.told for one in same_runs(*pair).differences)
 
 
 def test_files_of_answers_and_checkpoints_are_compared_too(pair, capsys):

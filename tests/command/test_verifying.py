@@ -192,6 +192,29 @@ def test_an_audit_without_mathruler_says_so(paths, capsys, monkeypatch):
     assert "vergence: 1 right, 1 wrong" in printed
 
 
+def test_an_audit_shows_texts_as_they_are_on_one_line(paths, capsys, monkeypatch):
+    monkeypatch.setattr(audits, "NEEDED", {"math-verify": ()})
+    monkeypatch.setattr(audits, "ask_them", lambda who, responses, *rest: ["right"] * len(responses))
+    paths[0].write_text(json.dumps({"gold": "blue", "response": "\\boxed{[red] \u202e and\n [bold]so}"}))
+    printed = called(capsys, "verify", "--audit", paths[0])[1]
+    assert "[red] and [bold]so" in printed
+    assert "1 of 1 judged otherwise" in printed
+
+
+def test_an_audit_holds_some_rows_at_a_time(monkeypatch):
+    monkeypatch.setattr(audits, "AT_ONCE", 3)
+    monkeypatch.setattr(audits, "NEEDED", {})
+    held, verify_all = [], audits.verify_all
+    monkeypatch.setattr(
+        audits, "verify_all", lambda texts, *rest, **how: held.append(len(texts)) or verify_all(texts, *rest, **how)
+    )
+    rows = [audits.Row(ROWS[0], line=line) for line in range(1, 9)]
+    rows[4] = audits.Row({}, "not a JSON object", 5)
+    found = audits.audit(iter(rows))
+    assert held == [3, 2, 2]
+    assert (found.rows, found.counts, found.errors) == (8, {"vergence": {"right": 7}}, ["line 5: not a JSON object"])
+
+
 @pytest.mark.slow
 def test_what_hangs_another_verifier_does_not_hang_the_audit():
     rows = [{"gold": "A", "response": "\\boxed{9**9**9**9}"}, {"gold": "None", "response": "no box"}, ROWS[0]]

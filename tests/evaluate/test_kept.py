@@ -1,13 +1,15 @@
 """An evaluation that was stopped: the file at the end is the file of one that was not."""
 
+import fcntl
 import json
 import os
 
 import pytest
+from synced import noted
 
 from vergence.evaluate.asked import image_sha, prompt_text, weights_of
-from vergence.evaluate.kept import alone, appending, begun, beside
-from vergence.evaluate.suite import answer, chunk, under
+from vergence.evaluate.kept import alone, appending, begun, beside, refuse_unwritable
+from vergence.evaluate.suite import answer, chunk, refuse_overwriting, under
 from vergence.models.policy import load
 from vergence.scenes import embedded
 from vergence.types import ORIGINAL, Blank, UserError
@@ -72,6 +74,26 @@ def test_a_line_that_lost_its_end_alone_is_torn(tmp_path, policy, scenes, whole)
     path.write_bytes(b"".join(whole.splitlines(keepends=True)[:12])[:-1])
     assert gone_on(path, policy, scenes) == 10
     assert path.read_bytes() == whole
+
+
+@pytest.mark.parametrize("kept", [0, 1, 9, 40])
+@pytest.mark.parametrize("zeros", [0, 300])
+def test_what_the_loss_of_power_leaves_of_a_first_chunk_is_begun_anew(tmp_path, policy, scenes, whole, kept, zeros):
+    """It had not been synced: of its first line there is the beginning, and of the rest zeros."""
+    path = tmp_path / "some.jsonl"
+    path.write_bytes(whole[:kept] + bytes(zeros))
+    refuse_overwriting(path)
+    so = under(policy, seed=3, **HOW)
+    assert begun(path, scenes, so, chunk=6) == []
+    assert path.read_bytes() == b""
+
+
+@pytest.mark.parametrize("other", [b"{\n", b"\0\n1", b"x\0", b"{}", b'{"scene": "a"}\n', b"# scene", bytes(300) + b"1"])
+def test_what_may_be_somebody_elses_is_not_written_over(tmp_path, other):
+    path = tmp_path / "some.jsonl"
+    path.write_bytes(other)
+    with pytest.raises(UserError, match="it is not overwritten"):
+        refuse_overwriting(path)
 
 
 def test_it_may_be_given_more_questions(tmp_path, policy, scenes, whole):
@@ -172,6 +194,61 @@ def test_what_is_no_file_and_what_was_there_stays(tmp_path):
     with alone(empty), alone(tmp_path / "new"):
         pass
     assert sorted(path.name for path in tmp_path.iterdir()) == ["empty", "pipe"]
+
+
+def test_answers_are_added_to_the_file_that_has_the_name(tmp_path, monkeypatch):
+    """Another process that asked for nothing takes its empty file away just before this one holds it."""
+    path, late, flock = tmp_path / "some.jsonl", [], fcntl.flock
+
+    def taken_away(handle: int, how: int) -> None:
+        if not late:
+            late.append(path.unlink())
+        flock(handle, how)
+
+    path.touch()
+    monkeypatch.setattr(fcntl, "flock", taken_away)
+    with alone(path):
+        appending(path)([{"scene": "a"}])
+        with pytest.raises(UserError, match="another process is adding answers"), alone(path):
+            raise AssertionError("both hold it")
+    assert path.read_text() == '{"scene": "a"}\n'
+
+
+def test_a_file_of_another_process_is_not_taken_away(tmp_path):
+    """One that has come in the place of the one that was held, which stayed empty."""
+    path = tmp_path / "some.jsonl"
+    with alone(path):
+        path.unlink()
+        path.touch()
+    assert path.exists()
+
+
+def test_whether_a_file_can_be_written_is_asked_without_a_name(tmp_path, monkeypatch):
+    """Whatever another process makes there meanwhile stays; so does its folder, for as long as it was empty."""
+    named = []
+    for name in ("mkdir", "unlink", "rmdir"):
+        monkeypatch.setattr(os, name, lambda path, *_, **__: named.append(path))
+    refuse_unwritable(tmp_path / "new" / "some.jsonl")
+    assert not [path for path in named if "new" in str(path)]
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "there").write_text("mine")
+    refuse_unwritable(tmp_path / "there")
+    assert (tmp_path / "there").read_text() == "mine"
+    with pytest.raises(UserError, match="cannot write to"):
+        refuse_unwritable(tmp_path / "there" / "new")
+
+
+def test_what_was_answered_is_on_the_disk_before_more_is_asked(tmp_path, monkeypatch):
+    """Its file's name is when the file is held; a file that nobody holds has it with its first chunk."""
+    path, done = tmp_path / "new" / "some.jsonl", noted(monkeypatch)
+    with alone(path):
+        assert done[-1] == ("sync", "new")
+        for _ in range(2):
+            appending(path)([{"scene": "a"}])
+            assert done.pop() == ("sync", "some.jsonl")
+    done.clear()
+    appending(tmp_path / "other.jsonl")([{"scene": "a"}])
+    assert done == [("sync", "other.jsonl"), ("sync", tmp_path.name)]
 
 
 def test_a_record_says_what_was_asked(policy, scenes, whole):

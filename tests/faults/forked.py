@@ -84,6 +84,8 @@ class Ended(NamedTuple):
     syncs: int
     began: int
     """The step that training went on from; -1 if it did not come so far."""
+    promised: int
+    """What it has said is safe, where somebody counts: the last step that is saved, answers or records."""
     seconds: float
 
 
@@ -137,7 +139,7 @@ def forked(
         os.waitpid(child, 0)
         raise AssertionError(f"still at work after {LIMIT:.0f} s, {PHASES[board['phase']]}: {log.read_text()[-2000:]}")
     hit = board["hit"]
-    counts = {name: board[name] for name in ("events", "writes", "syncs", "began")}
+    counts = {name: board[name] for name in ("events", "writes", "syncs", "began", "promised")}
     return Ended(
         status,
         log.read_text(errors="replace"),

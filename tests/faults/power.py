@@ -51,8 +51,16 @@ def work_of(name: str) -> Work:
     return answering() if name == "eval" else training(name)
 
 
-def watched(work: Work, base: Path, *, spoil: Callable[[], None] = lambda: None) -> dict[str, bytes]:
-    """Do it from beginning to end on a disk that is watched; returns what it comes to. Instants are in base/store.
+class Kept(NamedTuple):
+    """What a work comes to on a disk that is watched."""
+
+    files: dict[str, bytes]
+    promised: int
+    """Of an evaluation or a study, how many answers or records there are."""
+
+
+def watched(work: Work, base: Path, *, spoil: Callable[[], None] = lambda: None) -> Kept:
+    """Do it from beginning to end on a disk that is watched. Instants are in base/store.
 
     Args:
         spoil: takes a sync away, to see whether that is noticed.
@@ -63,7 +71,7 @@ def watched(work: Work, base: Path, *, spoil: Callable[[], None] = lambda: None)
 
     def prepare(board: Board) -> None:
         work.prepare(board)
-        promising(board)
+        promising(work, board)
         disk.append(Watched(folder, store, board))
 
     def do() -> None:
@@ -75,11 +83,12 @@ def watched(work: Work, base: Path, *, spoil: Callable[[], None] = lambda: None)
     ended = forked(do, folder, prepare=prepare)
     if ended.status:
         raise AssertionError(f"{work.name} ended with status {ended.status}\n{ended.said[-3000:]}")
-    return files(folder)
+    return Kept(files(folder), ended.promised)
 
 
-def promising(board: Board) -> None:
-    """The board says what is said to be safe: the step of the last checkpoint, answers or records."""
+def promising(work: Work, board: Board) -> None:
+    """From now on the board says what is said to be safe: the step of the last checkpoint, or how many answers or
+    records there are."""
 
     def saved(kept: Callable[..., Path]) -> Callable[..., Path]:
         def save(*given: Any, **options: Any) -> Path:
@@ -89,15 +98,31 @@ def promising(board: Board) -> None:
 
         return save
 
-    def kept(write: Callable[..., None]) -> Callable[..., None]:
-        def counting(*given: Any, **options: Any) -> None:
-            write(*given, **options)
+    def written(kept: Callable[..., None]) -> Callable[..., None]:
+        def write(*given: Any, **options: Any) -> None:
+            kept(*given, **options)
             board["promised"] += 1
+
+        return write
+
+    def appending(kept: Callable[..., Any]) -> Callable[..., Any]:
+        def counting(path: Path) -> Callable[[list[Any]], None]:
+            keep = kept(path)
+
+            def keep_and_count(chunk: list[Any]) -> None:
+                keep(chunk)
+                board["promised"] += len(chunk)
+
+            return keep_and_count
 
         return counting
 
-    replaced("vergence.train.checkpoint.save", saved)
-    replaced("vergence.studies.record.write", kept)
+    if work.of == "train":
+        replaced("vergence.train.checkpoint.save", saved)
+    elif work.of == "eval":
+        replaced("vergence.evaluate.kept.appending", appending)
+    else:
+        replaced("vergence.studies.record.write", written)
 
 
 def states(work: Work, base: Path, chance: random.Random, each: int) -> Iterator[tuple[str, Instant, State]]:
@@ -114,16 +139,24 @@ def states(work: Work, base: Path, chance: random.Random, each: int) -> Iterator
                 yield kind, instant, state
 
 
-def tried(work: Work, base: Path, of: dict[str, bytes], kind: str, instant: Instant, state: State, name: str) -> Tried:
+def tried(work: Work, base: Path, of: Kept, kind: str, instant: Instant, state: State, name: str) -> Tried:
     """Build it, go on from it, and compare."""
     folder = base / name / "run"
     build(state, base / "store", folder.parent)
-    ended = forked(partial(work.do, folder), folder, prepare=work.prepare)
+
+    def prepare(board: Board) -> None:
+        work.prepare(board)
+        promising(work, board)
+
+    ended = forked(partial(work.do, folder), folder, prepare=prepare)
     wrong = [f"it ended with status {ended.status}: {ended.said[-1500:]}"] if ended.status else []
-    wrong = wrong or differences(folder, of, timed=work.of == "train")  # of a run that is not gone on with, they stay
-    lost = []
-    forwards = work.of == "train" and not work.config.guards  # a run that goes back takes steps away
-    if forwards and -1 < ended.began < instant.promised:
+    timed = work.of == "train"  # of a run that is not gone on with, the clock's files stay as they are
+    wrong, lost = wrong or differences(folder, of.files, timed=timed), []
+    if work.of != "train":
+        again = ended.promised - (of.promised - instant.promised)
+        if not ended.status and again > 0:
+            lost.append(f"{instant.promised} of {of.promised} were safe, and {again} of these were made again")
+    elif not work.config.guards and -1 < ended.began < instant.promised:  # a run that goes back takes steps away
         lost.append(f"step {instant.promised} was safe, and it went on from {ended.began}")
     if not wrong and not lost:
         shutil.rmtree(folder.parent)

@@ -96,8 +96,9 @@ def answering() -> Work:
 def answer_on(folder: Path) -> None:
     """Ask what is not answered yet."""
     from vergence.cli import main
+    from vergence.disk import make
 
-    folder.mkdir(exist_ok=True)
+    make(folder)
     given = "--number 10 --samples 2 --max-tokens 8 --at-once 4 --buckets --json"
     main(["eval", "seedling", *given.split(), "--out", str(folder / "answers.jsonl")])
 

@@ -2,15 +2,18 @@
 
 import pickle
 import random
+import re
+from dataclasses import replace
 from itertools import pairwise
 from statistics import median
 
 import pytest
 
 from vergence.guards.catalogue import GUARDS, Watchman, raised
-from vergence.guards.past import JUMPS, NOW, START, Past
+from vergence.guards.past import FOLLOWED, JUMPS, NOW, START, TAUGHT, Past
 from vergence.train.config import Config
-from vergence.train.forewarned import forewarned
+from vergence.train.forewarned import COMPARED, OF_ROUNDS, OF_WATCHED, forewarned, unraised
+from vergence.train.loop import is_finite
 
 STEPS, FROM = 120, 60
 """Steps of a planted log, and the first at which something goes wrong in it."""
@@ -90,6 +93,7 @@ PLANTED = {
     "length": {"completions/mean_length": 2.6, "rewards/accuracy": at(0.38)},
     "gradient": {"grad_norm": lambda old, step: 40 * old if step == 80 else old},
     "not finite": {"grad_norm": lambda old, step: float("nan") if step == 80 else old},
+    "metric not finite": {"entropy": lambda old, step: float("inf") if step == 80 else old},
     "caption leak": {"perception/caption_leak": at(0.25)},
     "drowned reward": {"perception/gradient_ratio": at(8.6)},
     "looks less": {"perception/kl_masked": 0.2},
@@ -107,6 +111,9 @@ ALWAYS = {
     "view without effect": ("perception/removed/kl", 0.008, 6),
     "caption leak": ("perception/caption_leak", 0.7, 3),
     "disavowal": ("completions/disavowal", 0.8, 3),
+    "truncation": ("completions/clipped_ratio", 0.6, 3),
+    "repetition": ("completions/repetition", 0.7, 3),
+    "timed out": ("rewards/timed_out", 0.08, 5),
 }
 """What is seen from the first steps on: guard -> the number, what it is from the first line on, the step at which it is
 raised (the sixth is the second watched round)."""
@@ -141,6 +148,15 @@ def test_a_bad_first_step_alone_is_no_reason(name):
     assert raised(lines) == []
 
 
+def test_what_is_high_before_there_is_a_start_is_told_since_when():
+    lines = [{**line, "completions/clipped_ratio": 0.6 * (line["step"] >= 5)} for line in healthy(steps=40)]
+    (found,) = raised(lines)
+    assert found[:2] + found[3:] == (7, "truncation", 5)
+    assert found.said.startswith("the share of responses that are cut off is 60%, high since step 5: ")
+    (later,) = raised(planted(**PLANTED["truncation"]))
+    assert later[:2] + later[3:] == (62, "truncation", 58)
+
+
 def test_a_view_that_keeps_the_image_may_be_as_near_as_it_likes():
     lines = [{**line, **{key: 0.0 for key in line if key == "perception/kept/kl"}} for line in healthy(steps=40)]
     assert raised(lines) == []
@@ -170,24 +186,119 @@ def test_the_step_of_a_spike_is_the_step_it_is_about():
     assert (found.step, found.since) == (80, 80)
 
 
+def test_a_metric_that_is_no_number_neither_stops_a_run_nor_says_that_a_step_was_not_taken():
+    lines = healthy(steps=30)
+    for line in lines[20:]:
+        line |= {"eval/of_charts": float("nan"), "mine": float("-inf")}
+    (found,) = raised(lines)
+    assert (found.step, found.name) == (21, "metric not finite")
+    assert "eval/of_charts, mine are not finite at step 21" in found.said
+    assert "as they were" not in found.said
+
+
+@pytest.mark.parametrize("name", ["loss", "grad_norm", "entropy", "loss/surrogate", "eval/overall"])
+def test_what_stops_a_run_is_what_no_step_is_taken_on(name):
+    line = {"step": 1, "loss": 0.1, "grad_norm": 0.1, "entropy": 0.1} | {name: float("nan")}
+    (found,) = raised([line])
+    assert found.name == ("metric not finite" if is_finite(line) else "not finite")
+    assert found.said.startswith(f"{name} is not finite at step 1. ")
+
+
+@pytest.mark.parametrize(("names", "told"), [("abc", "a, b, c are"), ("abcd", "a, b, c and 1 more are"), ("a", "a is")])
+def test_of_numbers_that_are_none_three_are_named(names, told):
+    (found,) = raised([{"step": 1, **dict.fromkeys(names, float("nan"))}])
+    assert found.said.startswith(f"{told} not finite at step 1. ")
+
+
+def test_loss_and_gradient_are_named_where_neither_is_finite_and_what_follows_from_them_is_not():
+    line = {"step": 7, "loss": float("nan"), "loss/surrogate": float("nan"), "grad_norm": float("inf")}
+    (found,) = raised([line])
+    assert found.said.startswith("loss and grad_norm are not finite at step 7. ")
+
+
+def sparse(seed: int, low: float = 0.005, share: float = 0.3) -> list[dict]:
+    """A healthy run most of whose steps teach nothing: their gradient is a reference KL's."""
+    chance, lines = random.Random(f"sparse {seed}"), healthy(seed, rollouts=16)
+    for line in lines:
+        teaches = chance.random() < share
+        line["frac_reward_zero_std"] = chance.choice([0.75, 0.875]) if teaches else 1.0
+        line["grad_norm"] = (0.15 if teaches else low) * chance.lognormvariate(0, 0.4)
+    return lines
+
+
+@pytest.mark.parametrize(("low", "share"), [(0.0, 0.2), (0.001, 0.05), (0.001, 0.2), (0.001, 0.5), (0.01, 0.3)])
+def test_a_step_with_signal_among_many_without_is_no_spike_and_no_growth(low, share):
+    for seed in range(2):
+        assert "gradient" not in [one.name for one in raised(sparse(seed, low, share))]
+
+
+@pytest.mark.parametrize(("times", "until"), [(60.0, 81), (8.0, STEPS)], ids=["spike", "growth"])
+def test_a_gradient_that_is_too_long_is_raised_where_signal_is_sparse_too(times, until):
+    lines = sparse(0)
+    for line in lines[79 : until - 1]:
+        line["grad_norm"] = 0.15 * times
+    assert 80 <= next(one.step for one in raised(lines) if one.name == "gradient") <= 85
+
+
+@pytest.mark.parametrize("name", ["entropy", "perception/kl_masked", "perception/removed/entropy"])
+def test_what_was_nothing_at_the_start_cannot_have_fallen(name):
+    lines = [{**line, **({name: 0.0} if name in line else {})} for line in healthy(steps=60)]
+    falls = ("looks less", "entropy collapse", "view entropy collapse")
+    assert [one for one in raised(lines) if one.name in falls] == []
+
+
 def test_of_a_long_run_only_what_comparing_needs_is_kept():
     """And what is kept says the same as the whole log would."""
     chance, past, values, sizes = random.Random(3), Past(), [], []
     for step in range(1, 6001):
         values.append(chance.gauss(1.0, 0.1) + (step > 4000))
-        past.add({"step": step, "x": values[-1], "perception/kl_masked": values[-1]})
+        past.add({"step": step, "entropy": values[-1], "perception/kl_masked": values[-1]})
         if step % 1500 == 0:
             sizes.append(len(pickle.dumps(past)))
     assert max(sizes[1:]) - min(sizes[1:]) < 200
     assert sizes[-1] < 60_000
-    assert past.start("x") == median(values[:START])
-    assert past.now("x") == median(values[-NOW:])
-    assert past.best("x") == max(median(values[end - NOW : end]) for end in range(NOW, len(values) + 1))
+    assert past.start("entropy") == median(values[:START])
+    assert past.now("entropy") == median(values[-NOW:])
+    assert past.best("entropy") == max(median(values[end - NOW : end]) for end in range(NOW, len(values) + 1))
     jumps = [abs(one - other) for one, other in pairwise(values)][-JUMPS:]
-    assert past.noise("x") == sorted(jumps)[len(jumps) // 2] / 0.954
-    assert past.since("x") == 6000 - NOW + 1
+    assert past.noise("entropy") == sorted(jumps)[len(jumps) // 2] / 0.954
+    assert past.since("entropy") == 6000 - NOW + 1
     assert past.since("perception/kl_masked") == 6000
-    assert past.last("x", 21) == values[-21:]
+    assert past.last("entropy", 21) == values[-21:]
+
+
+@pytest.mark.parametrize(
+    ("name", "kept"), [("mine/{}", 1), ("perception/view{}/kl", 101), ("perception/view{}/entropy", 101)]
+)
+def test_a_run_that_logs_whatever_it_likes_is_watched_as_any_other(name, kept):
+    """Ten thousand names, other ones at each step: few are kept, and what is wrong is seen all the same."""
+    watchman = Watchman()
+    for step in range(1, 4):
+        many = {name.format(f"{step}-{one}"): 1.0 for one in range(10_000)}
+        watchman({"step": step, **many, "rewards/unparsed": 1.0})
+    assert len(watchman.past.names()) == kept
+    watchman({"step": 4, **{name.format(f"4-{one}") + 999 * "x": float("nan") for one in range(10_000)}})
+    assert [(one.step, one.name) for one in watchman.raised] == [(3, "all unparsed"), (4, "metric not finite")]
+    names = ", ".join((name.format(f"4-{one}") + 99 * "x")[:80] for one in range(3))
+    assert watchman.raised[1].said.startswith(f"{names} and 9997 more are not finite at step 4. ")
+
+
+def test_what_guards_ask_for_is_followed():
+    """A name that is spelt in another way would be a guard that is never raised."""
+
+    class Asked(dict):
+        def get(self, name):
+            asked.add(name)
+            return super().get(name)
+
+    asked, watchman = set(), Watchman()
+    watchman.past._numbers = Asked()
+    for line in healthy(rollouts=16):
+        watchman(line)
+    of_views = {name for name in asked if re.fullmatch("perception/(removed|kept)/(kl|entropy)", name)}
+    assert len(of_views) == 4
+    assert asked - of_views <= {*FOLLOWED, TAUGHT}
+    assert len(asked - of_views) > len(FOLLOWED) - 3
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -263,6 +374,7 @@ def test_a_method_without_some_numbers_is_watched_for_the_others():
     assert [one.name for one in raised(bare)] == ["entropy explosion"]
     assert raised([]) == []
     assert raised([{"step": 1}]) == []
+    assert raised([{"step": 1, "grad_norm": "long", "loss": None, "entropy": True}]) == []
 
 
 def test_a_short_run_has_no_start_yet():
@@ -296,8 +408,8 @@ def test_noise_hides_a_fall_that_it_could_have_made():
 def test_noise_of_a_normal_number():
     chance, past = random.Random(1), Past()
     for step in range(1, 4001):
-        past.add({"step": step, "x": chance.gauss(step / 1000, 0.3)})
-    assert past.noise("x") == pytest.approx(0.3, rel=0.05)
+        past.add({"step": step, "entropy": chance.gauss(step / 1000, 0.3)})
+    assert past.noise("entropy") == pytest.approx(0.3, rel=0.05)
 
 
 @pytest.mark.parametrize(
@@ -329,6 +441,32 @@ def test_noise_of_a_normal_number():
 )
 def test_settings_known_to_end_badly_are_told_before(config, expected):
     assert len(forewarned(config)) == expected
+
+
+@pytest.mark.parametrize(
+    ("config", "guards"),
+    [
+        (Config(method="grpo"), {"KL hacking", "caption leak", "drowned reward", "sampler gap"}),
+        (Config(method="papo"), {"caption leak", "sampler gap"}),
+        (Config(options={"gamma": "0"}), {"KL hacking", "caption leak", "drowned reward", "sampler gap"}),
+        (Config(method="papo+reversed"), {"KL hacking", "caption leak", "sampler gap"}),
+        (Config(method="papo", watch_every=0), {"caption leak", "sampler gap", *OF_WATCHED}),
+        (Config(method="cppo", watch_every=0), {"KL hacking", "caption leak", "sampler gap", *OF_WATCHED}),
+        (Config(method="grpo+blind"), {"KL hacking", "caption leak", "sampler gap", *OF_WATCHED}),
+        (Config(method="racro", correction="truncate"), {"KL hacking", "drowned reward"}),
+        (Config(method="cappo+swapped", most_gap=0.1), {"KL hacking"}),
+        (Config(steps=14), {"caption leak", "sampler gap", *OF_ROUNDS, *COMPARED}),
+        (Config(steps=30, parts=3), {"caption leak", "sampler gap", *OF_ROUNDS, *COMPARED}),
+        (Config(steps=15), {"caption leak", "sampler gap", *COMPARED}),
+        (Config(method="nothing like it"), set()),
+    ],
+)
+def test_a_guard_that_is_asked_for_and_cannot_be_raised_is_told_before(config, guards):
+    assert unraised(config).keys() == guards
+    asked = replace(config, guards=dict.fromkeys(GUARDS, "stop"))
+    told = [line for line in forewarned(asked) if "can never be raised" in line]
+    assert sorted(line.split("'")[1] for line in told) == sorted(guards)
+    assert [line for line in forewarned(config) if "can never be raised" in line] == []
 
 
 def test_a_surge_without_a_perception_term_has_another_cause():

@@ -16,7 +16,7 @@ from vergence.report.looks import write_looks
 from vergence.report.seen import LONGEST, viewed
 from vergence.report.shown import picture
 from vergence.report.statistic import statistic
-from vergence.report.viewer import MOST_TOKENS, POLICY, data, embedded, sample, viewer
+from vergence.report.viewer import MOST_STATISTICS, MOST_TOKENS, POLICY, data, embedded, sample, viewer
 from vergence.scenes.embedded import of_key
 from vergence.types import Caption, Erase, UserError
 
@@ -126,6 +126,17 @@ def test_statistics_that_a_rollout_has_not_are_none():
     broken["stats"]["entropy"] = [float("nan"), None, "7", True]
     column = shown([broken])["rollouts"][0]["values"][0]
     assert column == [None] * len(broken["tokens"])
+
+
+def test_a_page_has_room_for_some_statistics_and_says_how_many_it_leaves_out():
+    records = [one(sibling=sibling, names=[f"s{sibling}-{at}" for at in range(40)]) for sibling in range(3)]
+    found = shown(records)
+    assert len(found["statistics"]) == MOST_STATISTICS == 64
+    assert {len(line["values"]) for line in found["rollouts"]} == {64}
+    assert found["rollouts"][1]["values"][40] is not None
+    unnamed = len({name for record in records for name in record["stats"]}) - MOST_STATISTICS
+    assert f"{unnamed} more statistics are left out" in viewer(viewed(records, of_key, {}))
+    assert "more statistics" not in viewer(viewed(records[:1], of_key, {}))
 
 
 def test_pictures_are_those_that_the_policy_saw_and_are_there_once():

@@ -9,10 +9,13 @@ import pytest
 from page.planted import trace
 from report.planted import HOSTILE, Elements, lines, plant
 
+from vergence.evaluate.suite import by_question
 from vergence.guards.past import JUMPS, Past
 from vergence.report.drawing import MOST as DRAWN
-from vergence.report.figures import curves
+from vergence.report.figures import MOST_OWN, curves, plans
+from vergence.report.headline import MOST_WORLDS, table
 from vergence.report.page import report
+from vergence.report.paired import tables
 from vergence.report.publish import files_of
 from vergence.report.sampled import sampled
 from vergence.report.viewer import MOST, sample
@@ -121,22 +124,24 @@ DONE |= {"option": "gamma", "from_value": 0.2, "to_value": 0.1}
 
 def test_what_guards_made_of_a_run_is_shown(tmp_path):
     plant(tmp_path, steps=1)
-    stop = {"step": 90, "since": 90, "guard": HOSTILE, "said": HOSTILE, "action": "stop", "to": None, "option": None}
+    stop = dict.fromkeys(DONE) | {"step": 90, "since": 90, "guard": HOSTILE, "said": HOSTILE, "action": "stop"}
     assert "What was done" not in report(tmp_path).read_text()
-    lines(tmp_path / "interventions.jsonl", [DONE, stop, DONE | {"to_value": None}])
+    lines(tmp_path / "interventions.jsonl", [DONE, stop, DONE | {"from_value": None}])
     html = report(tmp_path).read_text()
     words = Elements(html).words
     assert "It went back to step 50, and on with gamma 0.1 in place of 0.2. it surges" in words
     assert "It stopped the run." in words
-    assert "It went back to step 50. it surges" in words
+    assert "It went back to step 50, and on with gamma 0.1. it surges" in words
     assert "<script" not in html
 
 
-@pytest.mark.parametrize("changed", [{"action": "fly"}, {"from_value": "0.2"}, {"guard": None}, {"step": -1}])
+@pytest.mark.parametrize(
+    "changed", [{"action": "fly"}, {"from_value": "0.2"}, {"guard": None}, {"step": -1}, {"to_value": 10**400}]
+)
 def test_damaged_interventions_are_named(tmp_path, changed):
     plant(tmp_path, steps=1)
     lines(tmp_path / "interventions.jsonl", [DONE, DONE | changed])
-    with pytest.raises(UserError, match=r"interventions\.jsonl, line 2: '(action|from_value|guard|step)'"):
+    with pytest.raises(UserError, match=r"interventions\.jsonl, line 2: .*(action|from_value|guard|step|to_value)"):
         report(tmp_path)
 
 
@@ -159,3 +164,24 @@ def test_hashes_are_sent_with_all_that_they_are_of_or_not_at_all(tmp_path):
         (tmp_path / name).write_text("{}")
     assert [one.name for one in files_of(tmp_path)] == ["config.json", "model.safetensors"]
     assert len(files_of(tmp_path, with_trainer=True)) == 4
+
+
+def test_values_that_cannot_be_drawn_are_counted_and_only_some_views_are_drawn(tmp_path):
+    records = [{"step": step, "reward": value} for step, value in enumerate((0.1, 1e308, -1e308, 0.2), 1)]
+    (drawn,), _ = curves(records)
+    assert drawn.not_finite == 2
+    plant(tmp_path, steps=1)
+    lines(tmp_path / "metrics.jsonl", records)
+    assert "Reward" in Elements(report(tmp_path).read_text()).words
+    wild = [{"step": 1} | {f"perception/{kind}{at}/kl": 0.5 for kind in "ab" for at in range(500)}]
+    assert len(plans(wild)) == len(plans([{"step": 1}])) + MOST_OWN
+
+
+def test_worlds_have_a_line_each_where_there_are_few():
+    def asked(worlds):
+        records = [{"scene": f"{at}", "world": f"{at}", "status": "right", "false_facts": None} for at in range(worlds)]
+        return {"before": records, "after": records}
+
+    for worlds, rows in ((1, 1), (MOST_WORLDS, MOST_WORLDS + 1), (MOST_WORLDS + 1, 1)):
+        assert len(table(asked(worlds) | {"blind": []}, by_question)) == rows
+        assert len(tables(asked(worlds))) == 1 + (1 < worlds <= MOST_WORLDS)

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import os
 import re
 from statistics import fmean
 
@@ -9,13 +10,15 @@ import pytest
 from page.planted import trace
 from report.planted import AUDIT, HOSTILE, MEASURES, Elements, answered, evaluate, lines, measured, plant, said
 
-from vergence import chance
+from vergence import chance, disk
 from vergence.evaluate.compare import compare
 from vergence.evaluate.counted import tables as counted_by_world
 from vergence.guards.catalogue import raised
 from vergence.report.audited import audit_of
+from vergence.report.compare import compare as compare_runs
 from vergence.report.figures import curves
 from vergence.report.headline import answers, headline
+from vergence.report.looks import write_looks
 from vergence.report.page import report
 from vergence.report.shown import mark
 from vergence.scenes.embedded import TRAINED, of_key
@@ -371,6 +374,45 @@ def test_a_page_elsewhere_takes_no_other_files_place(bare, tmp_path):
     assert mine.read_text() == "<p>mine"
     with pytest.raises(UserError, match="is a folder"):
         report(bare, out=tmp_path)
+
+
+def written(kind, run, path):
+    if kind == "page":
+        return report(run, out=path)
+    if kind == "comparison":
+        return compare_runs([run, run.parent / "other"], path)
+    return write_looks(path, "a look", [trace(of_key("bars/train/0/0"), "red bar: 3.")], of_key, {})
+
+
+@pytest.mark.parametrize("kind", ["page", "comparison", "looks"])
+def test_a_page_that_is_not_finished_leaves_the_one_before(tmp_path, monkeypatch, kind):
+    run, _ = (plant(tmp_path / name, steps=1) for name in ("one", "other"))
+    path = written(kind, run, tmp_path / "pages" / "page.html")
+    before, sync = path.read_bytes(), disk.sync
+    monkeypatch.setattr(disk, "sync", lambda path: sync(path) if path.is_dir() else 1 / 0)
+    with pytest.raises(ZeroDivisionError):  # in the middle of it
+        written(kind, run, path)
+    assert [*path.parent.iterdir()] == [path]
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("name", ["report.html", ".report.html.partial"])
+def test_a_link_in_a_folder_of_others_has_no_other_file_overwritten(bare, tmp_path_factory, name):
+    mine = tmp_path_factory.mktemp("mine") / "notes.txt"
+    mine.write_text("not a page")
+    (bare / name).symlink_to(mine)
+    if name == "report.html":
+        with pytest.raises(UserError, match="is no page of ours; it is not overwritten"):
+            report(bare)
+    else:
+        report(bare)
+    assert mine.read_text() == "not a page"
+
+
+def test_a_pipe_is_no_place_for_a_page(bare):
+    os.mkfifo(bare / "pipe")
+    with pytest.raises(UserError, match="is a device or a pipe"):
+        report(bare, out=bare / "pipe")
 
 
 def test_those_who_do_not_see_have_headings_captions_and_words(run):

@@ -7,6 +7,7 @@ import struct
 import zlib
 from pathlib import Path
 
+import datasets
 import pyarrow as pa
 import pyarrow.parquet as parquet
 import pytest
@@ -14,7 +15,7 @@ from PIL import Image
 
 from vergence.cli import main
 from vergence.commands.given import Data
-from vergence.scenes import hub, picture
+from vergence.scenes import folders, hub, picture
 from vergence.scenes import parquet as shards
 from vergence.scenes.files import read, survey
 from vergence.scenes.picture import examine, open_picture
@@ -86,6 +87,81 @@ def test_every_command_that_opens_data_has_the_flag(data, capsys):
     assert json.loads(capsys.readouterr().out)["refused"]["number"] == 0
 
 
+@pytest.mark.parametrize("image", ["../pictures/red.png", "../pictures/none.png", "link.png"])
+def test_nobody_is_told_whether_there_is_a_file_elsewhere(data, image, monkeypatch):
+    asked, is_file = [], Path.is_file
+    monkeypatch.setattr(Path, "is_file", lambda path: asked.append(path) or is_file(path))
+    write(data, image=image)
+    (refused,) = read(data).refused
+    assert "leads out of the file's folder" in refused.reason
+    assert [path for path in asked if not path.is_relative_to(data.parent)] == []
+
+
+@pytest.mark.parametrize("named", ["", "/*.jsonl", "/*/*.jsonl"])
+def test_a_table_of_a_folder_that_is_a_link_to_another_is_not_read(data, named):
+    write(data)
+    (data.parent / "deep").mkdir()
+    write(data.parents[1] / "mine.jsonl")
+    for link in (data.parent / "link.jsonl", data.parent / "deep" / "link.jsonl"):
+        link.symlink_to(data.parents[1] / "mine.jsonl")
+        if named in ("", "/*.jsonl" if link.parent == data.parent else "/*/*.jsonl"):
+            with pytest.raises(UserError, match=r"link.jsonl is a link that leads out of .*name the file itself"):
+                survey(f"{data.parent}{named}")
+        assert len(survey(link).files) == 1
+        link.unlink()
+        link.symlink_to(data)
+        assert len(survey(data.parent).files) == 2
+        link.unlink()
+
+
+def test_the_hubs_cache_is_made_of_links(data):
+    snapshot = data.parents[1] / "datasets--owner--name" / "snapshots" / "0123"
+    snapshot.mkdir(parents=True)
+    (snapshot.parents[1] / "blobs").mkdir()
+    write(snapshot.parents[1] / "blobs" / "4567")
+    (snapshot / "rows.jsonl").symlink_to("../../blobs/4567")
+    assert len(survey(snapshot).files) == 1
+    (snapshot / "more.jsonl").symlink_to(write(data))
+    with pytest.raises(UserError, match=r"more.jsonl is a link that leads out of"):
+        survey(snapshot)
+
+
+def test_a_folder_that_a_config_alone_names_is_not_searched_without_end(data, monkeypatch):
+    monkeypatch.setattr(folders, "MOST_ENTRIES", 30)
+    write(data)
+    for number in range(20):
+        (data.parent / f"{number}" / "a").mkdir(parents=True)
+    (data.parent / "elsewhere").symlink_to("/usr")
+    for named in (data, f"{data.parent}/*.jsonl", f"{data.parents[1]}/*/*.jsonl", data.parent):
+        assert len(survey(named).files) == 1
+    for named in (data, f"{data.parent}/*.jsonl"):
+        assert len(survey(named, fetch=False).files) == 1
+    with pytest.raises(UserError, match="holds 30 files or more, and nobody but a config says to search it"):
+        survey(data.parent, fetch=False)
+    with pytest.raises(UserError, match="nor do patterns of a config alone search folders; name a folder"):
+        survey(f"{data.parents[1]}/*/*.jsonl", fetch=False)
+    monkeypatch.setattr(folders, "MOST_ENTRIES", 60)
+    assert len(survey(data.parent, fetch=False).files) == 1
+
+
+def test_a_pattern_of_all_folders_is_refused_and_a_folder_is_not(data):
+    (data.parent / "elsewhere").symlink_to("/")
+    assert len(survey(write(data).parent).files) == 1
+    with pytest.raises(UserError, match=r"\*\* is not known.*name a folder"):
+        survey(f"{data.parent}/**/*.jsonl")
+
+
+def test_folders_may_be_deeper_than_python_calls(data):
+    deep = [f"{write(data).parent}{'/d' * number}" for number in range(1, 1100)]
+    for folder in deep:
+        os.mkdir(folder)
+    try:
+        assert len(survey(data.parent).files) == 1
+    finally:  # which pytest could not do
+        for folder in reversed(deep):
+            os.rmdir(folder)
+
+
 def test_what_a_models_config_says_may_be_read_is_not_read(data):
     write(data, image="../pictures/red.png")
     trained = Config(scenes=f"{data}#report", pictures=str(data.parents[1] / "pictures"))
@@ -135,7 +211,6 @@ def test_a_file_that_does_not_say_its_size_is_read_no_further_than_any(monkeypat
 
 
 def test_a_folder_that_datasets_saved_names_no_table_elsewhere(tmp_path):
-    datasets = pytest.importorskip("datasets")
     datasets.Dataset.from_list([ROW | {"image": None}]).save_to_disk(tmp_path / "saved")
     assert len(hub.load_saved(tmp_path / "saved")[0].items) == 1
     state = tmp_path / "saved" / "state.json"
@@ -146,6 +221,61 @@ def test_a_folder_that_datasets_saved_names_no_table_elsewhere(tmp_path):
         state.write_text(json.dumps(said))
         with pytest.raises(UserError, match="names a table outside of its folder"):
             hub.load_saved(tmp_path / "saved")
+
+
+@pytest.mark.parametrize("split", ["../away", "{}/away", "link", "a/b"])
+def test_a_folder_that_datasets_saved_names_no_split_elsewhere(tmp_path, split):
+    saved, away = tmp_path / "saved", tmp_path / "away"
+    for folder in (saved / "train", saved / "a/b", away):
+        datasets.Dataset.from_list([ROW | {"image": None}]).save_to_disk(folder)
+    (saved / "link").symlink_to(away)
+    (table,) = (saved / "a/b").glob("*.arrow")
+    table.unlink()
+    table.symlink_to(next(away.glob("*.arrow")))
+    (saved / "dataset_dict.json").write_text(json.dumps({"splits": ["train"]}))
+    assert len(hub.load_saved(saved)[0].items) == 1
+    (saved / "dataset_dict.json").write_text(json.dumps({"splits": ["train", split.format(tmp_path)]}))
+    with pytest.raises(UserError, match="names a table outside of its folder"):
+        hub.load_saved(saved)
+
+
+OF_THE_HUB = [
+    "/etc/hostname.csv",
+    "../other/a.csv",
+    "a/../../other/a.csv",
+    "https://example.org/a.csv",
+    "file:///etc/a.csv",
+]
+OF_THE_HUB += ["zip://a.csv::https://example.org/a.zip", "hf://datasets/other/private/a.csv"]
+
+
+def like_the_hub(folder, configs):
+    """A folder that is laid out like a data set of the Hub, with a table of its own; beside it another data set."""
+    for name in ("mine", "other"):
+        (folder / name).mkdir(exist_ok=True)
+        (folder / name / "a.csv").write_text("question,answer\nWhat is it?,red\n")
+    (folder / "mine" / "README.md").write_text(f"---\nconfigs: {json.dumps(configs)}\n---\n")
+    return str(folder / "mine")
+
+
+@pytest.mark.parametrize("elsewhere", OF_THE_HUB)
+def test_a_data_set_of_the_hub_names_no_file_but_its_own(tmp_path, monkeypatch, elsewhere):
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    asked = []
+    monkeypatch.setattr("socket.getaddrinfo", lambda *given, **_: asked.append(given) or [])
+    said = {"config_name": "default", "data_files": elsewhere}
+    for configs in ([said], [{"config_name": "default", "data_files": "a.csv"}, said | {"config_name": "second"}]):
+        with pytest.raises(UserError, match="none of its own files"):
+            hub.load_hub(like_the_hub(tmp_path, configs), configs[-1]["config_name"])
+    assert asked == []
+
+
+def test_a_data_set_of_the_hub_in_a_format_that_leads_on_is_not_read(tmp_path, monkeypatch):
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "a.h5").write_bytes(b"")  # which may link to other files
+    with pytest.raises(UserError, match="is of the format hdf5, which is not read"):
+        hub.load_hub(str(tmp_path / "mine"))
 
 
 def test_a_data_set_that_is_not_to_be_fetched_is_asked_of_nobody(monkeypatch):

@@ -7,6 +7,7 @@ from statistics import fmean, stdev
 
 import pytest
 from studies.planted import COST, answers, plant, plant_start
+from synced import noted
 
 from vergence.cli import main
 from vergence.evaluate.interval import Estimate
@@ -236,14 +237,15 @@ def test_warnings_stand_in_the_order_of_the_runs(tmp_path):
 HEADER = {"config": {}, "seconds": 0.0, "elsewhere": [], "last": 60, "best": 60}
 
 
-def test_a_record_reads_back_as_what_was_counted(tmp_path):
+def test_a_record_reads_back_as_what_was_counted(tmp_path, monkeypatch):
     given = [
         {"scene": "a", "world": "w", "status": "timed out", "finish": "length", "false_facts": 1, "error": "format"},
         {"scene": "a", "world": "w", "status": "unparsed", "finish": "stop", "false_facts": None, "error": None},
         {"scene": "b", "world": "w", "status": "wrong", "finish": "stop", "false_facts": 0, "error": None},
     ]
-    path = place(tmp_path, "papo", 0)
+    path, done = place(tmp_path, "papo", 0), noted(monkeypatch)
     record.write(path, {**HEADER, "samples": 2}, {"image": given})
+    assert ("replace", path.name) in done  # it is there whole, or not at all
     first, second = read(path).questions
     assert first["image"] == {"timed_out": 1, "cut_off": 1, "false_facts": 1, "format": 1, "unparsed": 1}
     assert second["image"] == {} == counted(given)["b"]

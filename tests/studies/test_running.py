@@ -1,7 +1,9 @@
 """Runs side by side: what is finished stays, what failed is told, what was stopped becomes what it would have been."""
 
 import json
+import os
 import shutil
+import signal
 import sys
 import threading
 import time
@@ -14,7 +16,7 @@ import pytest
 from studies.planted import plant, plant_start
 
 from vergence.cli import main
-from vergence.disk import alone
+from vergence.disk import alone, append, write_whole
 from vergence.evaluate.suite import by_question
 from vergence.evaluate.tune import answering, tune_evaluation
 from vergence.recipes import recipe
@@ -28,6 +30,7 @@ from vergence.train.checkpoint import latest, step_of
 from vergence.train.loop import train
 from vergence.train.parts import load_policy, open_data
 from vergence.train.run import read_lines
+from vergence.train.stopping import Terminated
 from vergence.types import UserError
 
 FAST = {"scenes_per_batch": 4, "siblings": 2, "max_tokens": 12, "eval_scenes": 4, "eval_samples": 1, "watch_every": 0}
@@ -142,11 +145,63 @@ def test_time_that_is_over_stays_over(tmp_path):
     """The first step of a process is slow: the mean falls after it."""
     lines = [json.dumps({"step": 1, "update_s": 1.5}) + "\n", json.dumps({"step": 2, "update_s": 0.1}) + "\n"]
     (tmp_path / "timings.jsonl").write_text(lines[0])
-    assert cost.time_is_over(tmp_path, 2.0)
+    assert cost.Time(tmp_path, 2.0).is_over()
     (tmp_path / "timings.jsonl").write_text("".join(lines))
-    assert cost.time_is_over(tmp_path, 2.0)
-    assert not cost.time_is_over(tmp_path, 10.0)
-    assert not cost.time_is_over(tmp_path, 0.0)
+    assert cost.Time(tmp_path, 2.0).is_over()
+    assert not cost.Time(tmp_path, 10.0).is_over()
+    assert not cost.Time(tmp_path, 0.0).is_over()
+
+
+def test_time_is_counted_on_where_it_was(tmp_path, monkeypatch):
+    """Asked after every step, the whole file is not read every time; one that is another by now is."""
+    path, starts, whole_lines = tmp_path / "timings.jsonl", [], cost.whole_lines
+    monkeypatch.setattr(cost, "whole_lines", lambda path, at=0: starts.append(at) or whole_lines(path, at))
+    time, line = cost.Time(tmp_path, 4.5), json.dumps({"step": 1, "update_s": 1.0}) + "\n"
+    over = []
+    for _ in range(3):
+        append(path, line)
+        over.append(time.is_over())
+    assert over == [False, False, True]
+    assert starts == [0, len(line), 2 * len(line)]
+    write_whole(path, 3 * line.replace("1.0", "0.1"))  # the run has gone back: its steps are others
+    assert not time.is_over()
+    append(path, line.replace("1.0", "4.0"))
+    assert time.is_over()
+
+
+def test_sigterm_just_before_the_time_is_over_is_no_second_ctrl_c(tmp_path, monkeypatch):
+    """The study asks its run to stop, which has been asked by the system already: it is saved."""
+    job = jobs(plan_of(arm("grpo", 1_000), seconds=100.0), tmp_path)[1]
+
+    def is_over(_) -> bool:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return True
+
+    monkeypatch.setattr(cost.Time, "is_over", is_over)
+    with pytest.raises(Terminated) as stopped:
+        trained(job, open_data(job.config))
+    assert stopped.value.args == (latest(job.run / "checkpoints"),)
+    assert step_of(latest(job.run / "checkpoints")) in (1, 2)
+
+
+@pytest.mark.parametrize("grace", [0.0, 1.0])
+def test_a_run_that_does_not_stop_has_its_grace_period_and_is_then_killed(tmp_path, monkeypatch, grace):
+    script = "import signal, time; signal.signal(15, signal.SIG_IGN); print(1, flush=True); time.sleep(60)"
+    most, since, ended, stop = in_place_of_runs(monkeypatch, script), [], [], running.stopping
+    plan = plan_of(Arm("grpo", replace(arm("grpo", 1).config, grace=grace)))
+    monkeypatch.setattr(one, "BESIDE", 0.2)
+    monkeypatch.setattr(running, "stopping", lambda under_way: ended.append(under_way) or stop(under_way))
+
+    def told(done: int, of: int) -> None:
+        if len(list(tmp_path.glob("*.log"))) == 2 and all(log.read_text() for log in tmp_path.glob("*.log")):
+            since.append(time.monotonic())
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(plan, tmp_path, cores=2, told=told)
+    assert grace + 0.2 <= time.monotonic() - since[0] < grace + 5.0
+    assert [process.popen.returncode for process in ended[0]] == [-signal.SIGKILL] * 2
+    assert max(most) == 2
 
 
 def test_a_run_that_is_still_being_saved_is_waited_for(tmp_path, monkeypatch):
@@ -160,11 +215,12 @@ def test_a_run_that_is_still_being_saved_is_waited_for(tmp_path, monkeypatch):
 
     held = ExitStack()
     held.enter_context(alone(job.run, "run"))
-    monkeypatch.setattr(one, "PATIENCE", 0.1)
+    job = replace(job, config=replace(job.config, grace=0.0))
+    monkeypatch.setattr(one, "BESIDE", 0.1)
     with pytest.raises(UserError, match="another run is at work"):
         carry_out(job)
     assert not trains
-    monkeypatch.setattr(one, "PATIENCE", 60.0)
+    monkeypatch.setattr(one, "BESIDE", 60.0)
     threading.Timer(0.3, held.close).start()
     with pytest.raises(KeyboardInterrupt):
         carry_out(job)
@@ -172,14 +228,20 @@ def test_a_run_that_is_still_being_saved_is_waited_for(tmp_path, monkeypatch):
 
 
 def test_a_damaged_checkpoint_is_no_end_of_a_run_and_nothing_is_answered_from_it(tmp_path):
-    job = jobs(plan_of(arm("grpo", 1)), tmp_path)[1]
+    job = jobs(plan_of(arm("grpo", 2, every=1)), tmp_path)[1]
     trained(job, open_data(job.config))
+    before = {path: path.read_bytes() for path in job.run.rglob("*.safetensors")}
     assert job.whole
-    last = latest(job.run / "checkpoints")
+    best, last = (job.run / "checkpoints" / name for name in ("step-000001", "step-000002"))
+    (best / "model.safetensors").write_bytes(b"torn")
+    with pytest.raises(UserError, match=r"is damaged: model\.safetensors.* those of later steps with it, and ask"):
+        one._checkpoint(job, 1)
+    for folder in (best, last):
+        shutil.rmtree(folder)
+    trained(job, open_data(job.config))
+    assert {path: path.read_bytes() for path in before} == before
     (last / "model.safetensors").write_bytes(b"torn")
     assert not job.whole
-    with pytest.raises(UserError, match=r"is damaged: model\.safetensors"):
-        one._checkpoint(job, 1)
 
 
 def test_the_cost_counts_steps_whose_time_was_lost(tmp_path):

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import signal
 from dataclasses import replace
 from pathlib import Path
 
@@ -501,18 +502,53 @@ def test_every_step_that_is_not_taken_stops_and_not_the_first_alone(tmp_path, mo
 
 
 @pytest.mark.parametrize(
+    "ends",
+    [pytest.param("as it is", marks=SLOW), pytest.param("killed before", marks=SLOW), "killed after", "out of time"],
+)
+def test_a_stop_is_neither_forgotten_nor_repeated_whenever_the_run_ends(ends, tmp_path, monkeypatch):
+    """Before it is written down the run is stopped when it goes on; after that it goes on, and is told what it was."""
+
+    def recording(*given):
+        if ends == "killed before":
+            raise Killed
+        own(*given)
+        if ends == "killed after":
+            raise Killed
+        if ends == "out of time":
+            signal.raise_signal(signal.SIGALRM)
+
+    config, run, own, told = replace(TINY, guards={}, steps=2), tmp_path / "run", guarded.record, []
+    with monkeypatch.context() as patch:
+        breaking(1, patch)
+        patch.setattr(guarded, "record", recording)
+        with pytest.raises(Killed if "killed" in ends else Stopped):
+            train(config, run)
+    if ends == "killed before":
+        with pytest.raises(Stopped):
+            train(config, run, resume=True)
+    train(config, run, resume=True, tell=told.append)
+    assert [line.split(":")[0] for line in told if "goes on" in line] == [
+        "this run was stopped at step 1 by the guard 'not finite'"
+    ]
+    assert [(one.step, one.action) for one in interventions(run)] == [(1, "stop")]
+    told.clear()
+    train(config, run, resume=True, tell=told.append)  # at its end, which is another step
+    assert [line for line in told if "goes on" in line] == []
+
+
+@pytest.mark.parametrize(
     ("change", "told"),
     [
         ({"what": 2}, "is no intervention"),
-        ({"step": "1"}, "is no intervention"),
-        ({"to_value": "low"}, "is no intervention"),
+        ({"step": "1"}, "'step' must be a whole number"),
+        ({"to_value": "low"}, "'to_value' must be a number"),
         ({"to": None}, "does not say"),
     ],
 )
 def test_interventions_that_are_none_are_told(change, told, tmp_path):
     line = Intervention(68, 64, "KL hacking", "", "back", 50, "gamma", 0.2, 0.1)._asdict()
     (tmp_path / "interventions.jsonl").write_text(json.dumps(line) + "\n" + json.dumps(line | change) + "\n")
-    with pytest.raises(UserError, match=f"line 2 {told}"):
+    with pytest.raises(UserError, match=f"line 2:? {told}"):
         interventions(tmp_path)
 
 

@@ -134,6 +134,21 @@ def test_ctrl_c_lets_all_processes_finish_the_step(whole, tmp_path, whom):
     assert_goes_on(tmp_path, whole)
 
 
+def test_sigterm_saves_though_torchruns_status_says_otherwise(whole, tmp_path):
+    """As docs/checkpoints.md says: it passes the signal on and waits, and has a status and a traceback of its own."""
+    process, run = begin(tmp_path), tmp_path / "run"
+    wait_for(tmp_path / "called-1", "2")
+    process.send_signal(signal.SIGTERM)
+    code, out, err = ended(process)
+    last = steps(run)[-1]
+    assert last < 6
+    assert saved(run)[-1] == f"step-{last:06d}", err
+    assert out.splitlines()[-1] == str(run / "checkpoints" / saved(run)[-1])
+    assert (code, err.count("what was finished is kept")) == (1, 2)
+    assert "SignalException" in err.splitlines()[-1]
+    assert_goes_on(tmp_path, whole)
+
+
 def worker(parent: int, rank: int) -> int:
     """The process of that rank, among the children."""
     for folder in Path("/proc").iterdir():

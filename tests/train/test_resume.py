@@ -145,7 +145,8 @@ def test_damage_to_any_file_is_seen(whole, tmp_path, how):
 def test_a_damaged_checkpoint_is_left_out_with_a_word_and_written_again(whole, tmp_path):
     left, told = Path(shutil.copytree(whole, tmp_path / "run")), []
     damaged(left / "checkpoints" / "step-000004", "flipped", "model.safetensors")
-    with pytest.raises(UserError, match=r"step-000004 is damaged: model\.safetensors is not what was written"):
+    told_so = r"step-000004 is damaged: model\.safetensors is not what was written\. Name another .* unless a later one"
+    with pytest.raises(UserError, match=told_so):
         keeping.refuse_damaged(left / "checkpoints" / "step-000004")
     go(left, resume=True, tell=told.append)
     assert told[0] == (
@@ -175,6 +176,15 @@ def test_a_checkpoint_that_does_not_go_with_the_logs_is_left_out(whole, tmp_path
     go(left, resume=True, tell=told.append)
     assert "rollouts.jsonl are not those that it was written beside" in told[0]
     assert_the_same(whole, left)
+
+
+def test_a_log_that_leads_elsewhere_is_not_written_to(whole, tmp_path):
+    out, mine = Path(shutil.copytree(whole, tmp_path / "run")), tmp_path / "mine"
+    mine.write_bytes((out / "metrics.jsonl").read_bytes())
+    (out / "metrics.jsonl").unlink()
+    (out / "metrics.jsonl").symlink_to(mine)
+    with pytest.raises(UserError, match=r"metrics\.jsonl is a link"):
+        RunFolder.resume(out, run.load_run_config(out))
 
 
 def test_logs_are_told_by_their_first_bytes(tmp_path):

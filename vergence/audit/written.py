@@ -9,7 +9,7 @@ from typing import Any
 from vergence.audit.conditions import KEPT, Heard
 from vergence.audit.findings import Findings
 from vergence.audit.reduction import Reduction
-from vergence.disk import telling_of_space
+from vergence.disk import make, telling_of_space, write_whole
 from vergence.evaluate.interval import Estimate
 from vergence.evaluate.suite import Record, write_records
 
@@ -59,7 +59,6 @@ def write(folder: Path, heard: Heard, told: dict[str, Any], others: list[Record]
             if old.stem in WAYS and old.stem not in answers:
                 old.unlink()
     where = folder / "evaluation" / "audit.json"
-    with telling_of_space(where):
-        where.parent.mkdir(parents=True, exist_ok=True)
-        where.write_text(json.dumps(told, indent=1) + "\n")
+    make(where.parent)
+    write_whole(where, json.dumps(told, indent=1) + "\n")
     return where

@@ -9,7 +9,7 @@ import tyro
 
 from vergence.commands.given import Data, Loading, asked_as, held_out, model_of, trained_as
 from vergence.report.table import print_json, print_table
-from vergence.types import Wording
+from vergence.types import UserError, Wording
 
 if TYPE_CHECKING:
     from vergence.audit.conditions import Heard
@@ -85,6 +85,9 @@ def _refuse(folder: Path) -> None:
     from vergence.evaluate.kept import refuse_unwritable
     from vergence.evaluate.suite import refuse_overwriting
 
+    for where in (folder / "audit", folder / "evaluation"):
+        if where.is_symlink():  # in a folder of somebody else it may lead anywhere
+            raise UserError(f"{where} is a link, and an audit is written there; take it away, or give another --out")
     for name in WAYS:
         refuse_overwriting(folder / "audit" / f"{name}.jsonl")
     refuse_unwritable(folder / "audit" / f"{WAYS[0]}.jsonl")

@@ -110,7 +110,7 @@ def _lines(difference: Difference) -> list[str]:
     told = f": {_shown(difference.told, 1000)}" if difference.told else ""
     more = len(difference.fields) - SHOWN
     return [
-        f"  {when:<14} {' '.join(filter(None, (difference.file, _shown(difference.which))))}{told}",
+        f"  {when:<14} {' '.join(filter(None, map(_shown, (difference.file, difference.which))))}{told}",
         *(f"  {'':<14}   {_field(field)}" for field in difference.fields[:SHOWN]),
         *([f"  {'':<14}   and {more} more field{'s' * (more > 1)}"] if more > 0 else []),
     ]

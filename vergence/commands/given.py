@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from vergence.train.display import printable
+from vergence.harmless import printable
 from vergence.types import UserError, Wording
 
 if TYPE_CHECKING:

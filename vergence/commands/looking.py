@@ -162,14 +162,14 @@ def _tell(records: list[Record], scale: Any) -> None:
     from rich.console import Console
 
     from vergence.evaluate.looking import sentence
-    from vergence.report.coloured import coloured, highest, legend, safe
+    from vergence.report.coloured import coloured, highest, legend
 
     console = Console(highlight=False, soft_wrap=True)
     for record in records:
-        verdict = f" ({record['status']}; the answer is {safe(record['gold'])})" if record["status"] else ""
-        console.print(f"{safe(record['question'])}{verdict}", style="bold", markup=False)
+        verdict = f" ({record['status']}; the answer is {printable(record['gold'])})" if record["status"] else ""
+        console.print(f"{printable(record['question'])}{verdict}", style="bold", markup=False)
         console.print(coloured(record, scale))
-        console.print(safe(sentence(record, scale.by)), markup=False)
+        console.print(printable(sentence(record, scale.by)), markup=False)
         console.print(f"highest: {highest(record, scale.by)}\n", markup=False)
     console.print(legend(scale))
     if any(record["looks"] for record in records):

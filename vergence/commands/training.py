@@ -146,7 +146,7 @@ def _train(config: "Config", out: Path, *, resume: bool, until: int | None, trac
     from vergence import objectives
     from vergence.evaluate.tune import tune_evaluation
     from vergence.report.page import report
-    from vergence.train.checkpoint import name_of
+    from vergence.train.checkpoint import number_of
     from vergence.train.display import Display
     from vergence.train.forewarned import forewarned
     from vergence.train.loop import train as run
@@ -175,7 +175,7 @@ def _train(config: "Config", out: Path, *, resume: bool, until: int | None, trac
     print(last)
     print(report(out, source=source))
     leave()
-    if last.name < name_of(min(config.steps, until or config.steps)):
+    if number_of(last) < min(config.steps, until or config.steps):
         raise KeyboardInterrupt
 
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from vergence.train.display import printable
+from vergence.harmless import one_line, printable
 from vergence.types import UserError, Wording
 
 _SHOWN = 20
@@ -97,7 +97,7 @@ def _audit(where: Path, wording: Wording, seconds: float, *, json: bool) -> None
     from vergence.rewards.rows import read_rows
 
     path = where / "rollouts.jsonl" if where.is_dir() else where
-    found = audit(list(read_rows(_lines(path))), wording=wording, seconds=seconds)
+    found = audit(read_rows(_lines(path)), wording=wording, seconds=seconds)
     if len(found.errors) == found.rows:
         why = found.errors[0] if found.errors else "it is empty"
         raise UserError(
@@ -111,10 +111,10 @@ def _audit(where: Path, wording: Wording, seconds: float, *, json: bool) -> None
         print_json(found._asdict() | {"differences": [one._asdict() for one in found.differences]})
     else:
         names = list(found.counts)
-        rows = [
-            [str(one.line), one.kind, _short(one.gold), _short(one.extracted), *(one.verdicts[name] for name in names)]
-            for one in found.differences
-        ]
+        rows = []
+        for one in found.differences:
+            texts = [one_line(text or "", 40) for text in (one.gold, one.extracted)]
+            rows.append([str(one.line), one.kind, *texts, *(one.verdicts[name] for name in names)])
         print_table(
             f"{len(rows)} of {found.rows} judged otherwise", ["line", "kind", "gold", "extracted", *names], rows
         )
@@ -123,11 +123,6 @@ def _audit(where: Path, wording: Wording, seconds: float, *, json: bool) -> None
             print(f"{name}: {said}")
     if found.errors:
         sys.exit(1)
-
-
-def _short(text: str | None, most: int = 40) -> str:
-    line = "".join(mark if mark.isprintable() else " " for mark in text or "")
-    return (line if len(line) <= most else line[:most] + "...").replace("[", "\\[")
 
 
 def _lines(path: Path) -> Any:

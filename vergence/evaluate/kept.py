@@ -7,9 +7,10 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
-from vergence.disk import append, held, make, sync, telling_of_space
+from vergence.disk import append, is_at, locked, make, sync, telling_of_space
 from vergence.evaluate.asked import image_sha
 from vergence.evaluate.suite import Keep, Record
 from vergence.rewards.verify import VERSION
@@ -101,17 +102,16 @@ def _refuse(path: Path, name: str, old: Any, new: Any) -> None:
 
 
 def refuse_unwritable(path: Path) -> None:
-    """Raise if a file cannot be written here, before hours go into what it shall hold. Nothing is left behind.
+    """Raise if a file cannot be written here, before hours go into what it shall hold. Nothing with a name is made: it
+    would have to be taken away again, and may be another process's by then.
 
     Raises:
         UserError: it cannot.
     """
-    made = [one for one in (path, *path.parents) if not one.exists()]
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.open("a").close()
-        for one in made:
-            one.unlink() if one == path else one.rmdir()
+        there = next(one for one in (path, *path.absolute().parents) if one.exists())
+        with path.open("a") if there == path else TemporaryFile(dir=there):
+            pass
     except OSError as error:
         raise UserError(f"cannot write to {path}: {error.strerror}; give another --out") from error
 
@@ -131,18 +131,18 @@ def alone(path: Path | None) -> Iterator[None]:
         raise UserError(f"{path} is no file: give another --out")  # a device must be left where it is
     make(path.parent)
     is_new = not path.exists()
-    with telling_of_space(path):
-        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-        if is_new:
-            sync(path.parent)
+    handle = locked(path)
+    if handle is None:
+        raise UserError(f"another process is adding answers to {path}: wait for it, or give another --out")
     try:
-        if not held(handle):
-            raise UserError(f"another process is adding answers to {path}: wait for it, or give another --out")
+        if is_new:
+            with telling_of_space(path):
+                sync(path.parent)
         try:
             yield
         finally:
-            if is_new and not os.fstat(handle).st_size:
-                path.unlink(missing_ok=True)
+            if is_new and not os.fstat(handle).st_size and is_at(path, handle):
+                path.unlink()
     finally:
         os.close(handle)
 

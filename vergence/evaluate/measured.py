@@ -13,6 +13,7 @@ from vergence.train.card import Number, card, code, numbers_of, put
 from vergence.train.checkpoint import latest, step_of
 from vergence.train.config_file import load_config
 from vergence.train.data import read_data
+from vergence.train.recorded import FINITE, METRICS, PUT, TUNED, checked
 from vergence.train.run import read_lines
 from vergence.train.sums import CARD
 
@@ -25,14 +26,15 @@ def measured(checkpoint: Path) -> list[Number]:
     """
     run, step = checkpoint.parent.parent, step_of(checkpoint)
     found = list(_answered(run / "evaluation")) if latest(run / "checkpoints") == checkpoint else []
-    return found + numbers_of(line for line in read_lines(run / "metrics.jsonl") if line["step"] <= step)
+    path, fields = run / "metrics.jsonl", METRICS | {name: FINITE._replace(needed=False) for name in TUNED}
+    return found + numbers_of(line for line in checked(read_lines(path), path, fields) if line["step"] <= step)
 
 
 def _answered(folder: Path) -> Iterator[Number]:
     for path in sorted(folder.glob("*.jsonl")):
         if path.stem.endswith(AGAINST):  # another checkpoint's
             continue
-        records = list(read_lines(path))
+        records = list(checked(read_lines(path), path, PUT))
         if records:
             worlds = by_world([{"world": ""} | record for record in records])  # an older file may not say
             one = stratified({str(at): by_question(those) for at, those in enumerate(worlds.values())})

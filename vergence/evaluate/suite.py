@@ -10,7 +10,7 @@ from statistics import fmean
 from typing import Any, NamedTuple
 
 from vergence import chance
-from vergence.disk import telling_of_space
+from vergence.disk import make, write_whole
 from vergence.evaluate.asked import about_asking, pixels_of, weights_of
 from vergence.evaluate.errors import error_of
 from vergence.evaluate.interval import Estimate, bootstrap
@@ -30,6 +30,8 @@ Told = Callable[[int, int], None]
 """(answers given, answers asked for) every so often."""
 Keep = Callable[[list[Record]], None]
 """Given each chunk of records as soon as it is finished."""
+FIRST = b'{"scene": "'
+"""What a record begins with."""
 IN_EVERY = {"scene", "sample", "response", "status"}
 """Some of what each record holds."""
 
@@ -208,7 +210,8 @@ def summary(records: Sequence[Record]) -> dict[str, Summary]:
 
 
 def refuse_overwriting(path: Path) -> None:
-    """Raise if something else than records is there: they are put in the place of a file, and it may be the data.
+    """Raise if something else than records is there: they are put in the place of a file, and it may be the data. The
+    beginning of a first record is none, or zeros: they are what the loss of power may leave.
 
     Raises:
         UserError: it is no file, or holds something else.
@@ -217,10 +220,15 @@ def refuse_overwriting(path: Path) -> None:
         raise UserError(f"{path} is a folder; give --out a file")
     if not path.exists() or not path.stat().st_size:
         return
+    line = b"\n"
     try:
         with path.open("rb") as file:
-            found = json.loads(file.readline(LONGEST_LINE))
+            line = file.readline(LONGEST_LINE)
+        found = json.loads(line)
     except (OSError, ValueError, RecursionError):
+        begun = line.rstrip(b"\0")
+        if begun.startswith(FIRST) or (FIRST.startswith(begun) and len(line) == path.stat().st_size):
+            return
         found = None
     if not isinstance(found, dict) or not found.keys() >= IN_EVERY:
         raise UserError(
@@ -230,6 +238,5 @@ def refuse_overwriting(path: Path) -> None:
 
 def write_records(path: Path, records: Sequence[Record]) -> None:
     """One JSON line per answer."""
-    with telling_of_space(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("".join(json.dumps(record) + "\n" for record in records))
+    make(path.parent)
+    write_whole(path, "".join(json.dumps(record) + "\n" for record in records))

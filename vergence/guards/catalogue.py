@@ -41,6 +41,7 @@ Guard = Callable[[Past], Seen | None]
 GUARDS: Mapping[str, Guard] = MappingProxyType(
     {
         "not finite": updates.not_finite,
+        "metric not finite": updates.metric_not_finite,
         "KL hacking": sight.kl_hacking,
         "collapse": updates.collapse,
         "entropy explosion": responses.entropy_explosion,

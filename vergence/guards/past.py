@@ -1,7 +1,7 @@
 """What a run has logged so far, number by number, and how to compare its present with its start.
 
-Kept is what comparing needs and no more, so that a run may be as long as it likes: of each number its first values, its
-last ones, the best it was, and how far its last thousand values jumped.
+Kept is what comparing needs and no more, so that a run may be as long as it likes and log what it likes: of each number
+that a guard asks for its first values, its last ones, the best it was, and how far its last thousand values jumped.
 """
 
 from __future__ import annotations
@@ -20,6 +20,22 @@ START_WATCHED = 2
 LAST, JUMPS = 21, 1000
 """Values that are kept of a number, and jumps between neighbours, of which its noise is the median."""
 RIGHT, CUT, UNPARSED = "rewards/accuracy", "completions/clipped_ratio", "rewards/unparsed"
+LOSS, GRADIENT, ZERO = "loss", "grad_norm", "frac_reward_zero_std"
+TAUGHT, SPARSE = "grad_norm of steps with signal", 0.95
+"""`GRADIENT` again, where less than this share of the round's groups had siblings of equal reward: the others teach
+nothing, and the length of a gradient that is next to nothing is nothing to compare with."""
+FOLLOWED = frozenset(
+    {
+        *(RIGHT, CUT, UNPARSED, GRADIENT, ZERO, "rewards/timed_out", "entropy", "sampling/draws", "clip_ratio/high"),
+        *("completions/mean_length", "completions/repetition", "completions/disavowal"),
+        *("loss/perception", "loss/contrast", "sampler/gap_mean", "sampler/gap_of_most"),
+        *(f"perception/{name}_masked" for name in ("kl", "k3", "k3_p99", "k3_variance", "entropy")),
+        *("perception/caption_leak", "perception/gradient_ratio"),
+    }
+)
+"""The numbers that guards ask for, beside the KL to each view (perception/VIEW/kl) and its entropy."""
+MOST = 100
+"""Numbers beyond which no further view is followed, whatever is logged."""
 
 
 class Seen(NamedTuple):
@@ -91,15 +107,25 @@ class Past:
         """Take one line; what is not a number is left out."""
         self.step, self.broken = int(line["step"]), []
         for name, value in line.items():
-            if name == "step" or isinstance(value, bool) or not isinstance(value, int | float):
+            if isinstance(value, bool) or not isinstance(value, int | float):
                 continue
-            if _is_finite(value):
-                self._numbers.setdefault(name, _Number()).add(self.step, float(value))
-            else:
+            if not _is_finite(value):
                 self.broken.append(name)
+            elif self._follows(name):
+                self._add(name, value)
+        length, alike = self._numbers.get(GRADIENT), self.last(ZERO, 1)
+        if length and length.steps[-1] == self.step and not (alike and alike[0] >= SPARSE):
+            self._add(TAUGHT, length.values[-1])
+
+    def _follows(self, name: str) -> bool:
+        is_of_view = name.startswith("perception/") and name.endswith(("/kl", "/entropy"))
+        return name in FOLLOWED or name in self._numbers or (is_of_view and len(self._numbers) < MOST)
+
+    def _add(self, name: str, value: int | float) -> None:
+        self._numbers.setdefault(name, _Number()).add(self.step, float(value))
 
     def names(self) -> Collection[str]:
-        """The numbers that were logged, in the order of their first values."""
+        """The followed numbers that were logged, in the order of their first values."""
         return self._numbers.keys()
 
     def last(self, name: str, number: int) -> list[float]:
@@ -148,6 +174,15 @@ class Past:
         recent = self.last(name, number)
         return bool(recent) and min(recent) >= at_least
 
+    def high(self, name: str, what: str) -> tuple[str, int] | None:
+        """What there is to say of a share that is a tenth above its start; or was half or more, three rounds in a row,
+        from the first ones on. With it, of how many values, as of `since`."""
+        if self.risen(name, 0.1):
+            return f"the share of {what} went {self.moved(name)}", 0
+        if self.stays(name, 3, 0.5):
+            return f"the share of {what} is {self.last(name, 1)[0]:.0%}, high since step {self.since(name, 3)}", 3
+        return None
+
     def grown(self, name: str, times: float) -> bool:
         """Whether it is at least so many times what it was at the start, whatever its sign."""
         start = self.start(name)
@@ -166,9 +201,9 @@ class Past:
         best = self.best(name)
         return self.start(name) is not None and self.now(name) <= min(to * best, best - noises * self.noise(name))
 
-    def moved(self, name: str) -> str:
-        """From what, to what, since when. Only where there is a start."""
-        return f"from {self.start(name):.3g} to {self.now(name):.3g} since step {self.since(name)}"
+    def moved(self, name: str, number: int = 0) -> str:
+        """From what, to what, since when (`number` as of `since`). Only where there is a start."""
+        return f"from {self.start(name):.3g} to {self.now(name):.3g} since step {self.since(name, number)}"
 
 
 def _is_finite(value: int | float) -> bool:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from vergence.guards.past import CUT, RIGHT, UNPARSED, Past, Seen
+from vergence.guards.past import CUT, NOW, RIGHT, SPARSE, UNPARSED, ZERO, Past, Seen
 
-ZERO, DRAWS = "frac_reward_zero_std", "sampling/draws"
+DRAWS = "sampling/draws"
 
 
 def entropy_explosion(past: Past) -> Seen | None:
@@ -22,7 +22,7 @@ def entropy_explosion(past: Past) -> Seen | None:
 def entropy_collapse(past: Past) -> Seen | None:
     """Entropy at a tenth of its start or less: siblings agree in every word, and nothing is left to be learnt."""
     start = past.start("entropy")
-    if start is None or past.now("entropy") > 0.1 * start:
+    if not start or past.now("entropy") > 0.1 * start:
         return None
     return past.seen(
         "entropy",
@@ -41,7 +41,7 @@ def no_signal(past: Past) -> Seen | None:
             f"that differ. Take questions that are answered sometimes, or more siblings"
         )
         return past.seen(DRAWS, said, 2)
-    early = past.stays(ZERO, 5, 0.95)
+    early = past.stays(ZERO, 5, SPARSE)
     if not early and (past.start(ZERO) is None or past.now(ZERO) < 0.8):
         return None
     return past.seen(
@@ -53,13 +53,16 @@ def no_signal(past: Past) -> Seen | None:
 
 
 def truncation(past: Past) -> Seen | None:
-    """A tenth of the rollouts more than at the start are cut off at the longest length."""
-    if not past.risen(CUT, 0.1):
+    """A tenth of the rollouts more than at the start are cut off at the longest length; or half of them, three rounds
+    in a row, from the first on."""
+    found = past.high(CUT, "responses that are cut off")
+    if found is None:
         return None
     return past.seen(
         CUT,
-        f"the share of responses that are cut off went {past.moved(CUT)}: they are judged without their end. "
-        f"Raise max_tokens, punish length (overlong), or look whether they repeat themselves",
+        f"{found[0]}: they are judged without their end. Raise max_tokens, punish length (overlong), or look whether "
+        f"they repeat themselves, or go on after their end",
+        found[1],
     )
 
 
@@ -102,15 +105,20 @@ def length(past: Past) -> Seen | None:
 
 
 def repetition(past: Past) -> Seen | None:
-    """A tenth of the rollouts more than at the start say most of their words twice or more (`guards.text.repeats`).
-    Perception-R1 counts distinct n-grams for it; what repeats facts is paid for each where facts are rewarded."""
+    """A tenth of the rollouts more than at the start say most of their words twice or more (`guards.text.repeats`); or
+    half of them, three rounds in a row, from the first on.
+
+    Perception-R1 counts distinct n-grams for it; what repeats facts is paid for each where facts are rewarded.
+    """
     name = "completions/repetition"
-    if not past.risen(name, 0.1):
+    found = past.high(name, "responses that repeat themselves")
+    if found is None:
         return None
     return past.seen(
         name,
-        f"the share of responses that repeat themselves went {past.moved(name)}. Read some in rollouts.jsonl: look "
-        f"what the reward pays for, punish length (overlong), or lower the learning rate",
+        f"{found[0]}. Read some in rollouts.jsonl: look what the reward pays for, and whether they go on after their "
+        f"end; punish length (overlong), or lower the learning rate",
+        found[1],
     )
 
 
@@ -137,9 +145,9 @@ def disavowal(past: Past) -> Seen | None:
 
 
 def timed_out(past: Past) -> Seen | None:
-    """A twentieth of the verdicts were not reached in time."""
+    """A twentieth of the verdicts are not reached in time, in the median of five rounds, the first ones if need be."""
     name = "rewards/timed_out"
-    if past.start(name) is None or past.now(name) < 0.05:
+    if not past.last(name, NOW) or past.now(name) < 0.05:
         return None
     return past.seen(
         name,

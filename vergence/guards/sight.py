@@ -57,9 +57,9 @@ def looks_less(past: Past) -> Seen | None:
     swapped captions, which unlearns, 0.08 to 0.19.
     """
     start, recent = past.start(MASKED_KL), past.last(MASKED_KL, START_WATCHED + 2)[-2:]
-    if start is None or not recent or max(recent) > 0.4 * start:
+    if not start or not recent or max(recent) > 0.4 * start:
         return None
-    less = f"the KL to the masked view went {past.moved(MASKED_KL)}: responses depend less on the image"
+    less = f"the KL to the masked view went {past.moved(MASKED_KL, 2)}: responses depend less on the image"
     if past.risen(RIGHT, 0.05):
         more = (
             f"{less}, while accuracy went {past.moved(RIGHT)}. Compare with a blank image (vergence eval --show blank) "
@@ -120,9 +120,9 @@ def view_entropy_explosion(past: Past) -> Seen | None:
         if start and recent and min(recent) >= 3.0 * start:
             return past.seen(
                 name,
-                f"the entropy under the {_view(name)} view went {past.moved(name)}: what the policy would say without "
-                f"the image is nearly anything, which is how a perception term is fed. Lower the coefficient of the "
-                f"method's own term, or add an entropy term",
+                f"the entropy under the {_view(name)} view went {past.moved(name, 2)}: what the policy would say "
+                f"without the image is nearly anything, which is how a perception term is fed. Lower the coefficient "
+                f"of the method's own term, or add an entropy term",
                 2,
             )
     return None
@@ -138,9 +138,9 @@ def view_entropy_collapse(past: Past) -> Seen | None:
         if start and recent and max(recent) <= 0.1 * start:
             return past.seen(
                 name,
-                f"the entropy under the {_view(name)} view went {past.moved(name)}: the policy is sure of its answer "
-                f"whatever it is shown. Compare with a blank image (vergence eval --show blank); raise the temperature "
-                f"or the upper clip (clip_high)",
+                f"the entropy under the {_view(name)} view went {past.moved(name, 2)}: the policy is sure of its "
+                f"answer whatever it is shown. Compare with a blank image (vergence eval --show blank); raise the "
+                f"temperature or the upper clip (clip_high)",
                 2,
             )
     return None
@@ -159,13 +159,11 @@ def _view(name: str) -> str:
 def caption_leak(past: Past) -> Seen | None:
     """A tenth of the captions more than at the start give the answer away; or half of them, three rounds in a row, from
     the first on. Visionary-R1, arXiv:2505.14677. RACRO's captions on the seedling start at 0.02 to 0.09."""
-    if past.risen(LEAK, 0.1):
-        what, number = f"the share of captions that give the answer away went {past.moved(LEAK)}", 0
-    elif past.stays(LEAK, 3, 0.5):
-        what, number = f"{past.last(LEAK, 1)[0]:.0%} of the captions give the answer away", 3
-    else:
+    found = past.high(LEAK, "captions that give the answer away")
+    if found is None:
         return None
-    return past.seen(LEAK, f"{what}: the reasoner need not read what the image shows. Raise the penalty (leak)", number)
+    said = f"{found[0]}: the reasoner need not read what the image shows. Raise the penalty (leak)"
+    return past.seen(LEAK, said, found[1])
 
 
 def drowned_reward(past: Past) -> Seen | None:

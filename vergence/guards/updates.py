@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from statistics import median
 
-from vergence.guards.past import RIGHT, Past, Seen
+from vergence.guards.past import GRADIENT, LOSS, RIGHT, TAUGHT, Past, Seen
 
 
 def collapse(past: Past) -> Seen | None:
@@ -24,37 +24,53 @@ def collapse(past: Past) -> Seen | None:
 
 
 def gradient(past: Past) -> Seen | None:
-    """The gradient's length at 5 times its start, or once at 20 times the median of the 20 steps before.
+    """The gradient's length at 5 times its start, or once above 20 times the median of the last 21 steps.
 
-    In seedling runs that stayed well it grew to 1.8 times; single steps, to 3.
+    Both are compared with steps on which groups had something to teach (`TAUGHT`): on the others it is next to nothing,
+    beside which any step would be a spike. In seedling runs that stayed well it grew to 1.8 times; single steps, to 3.
     """
-    name = "grad_norm"
-    before = past.last(name, 21)
-    if past.grown(name, 5.0):
+    start, usual, here = past.start(TAUGHT), past.last(TAUGHT, 21), past.last(GRADIENT, 1)
+    for name in (GRADIENT, TAUGHT):
+        if start and past.now(name) >= 5.0 * start:
+            return past.seen(
+                name,
+                f"the gradient's length went from {start:.3g} to {past.now(name):.3g} since step {past.since(name)}: "
+                f"the updates are unstable, whatever the clip holds back. Lower the learning rate or the coefficient "
+                f"of the method's own term",
+            )
+    if usual and here[0] > 20 * median(usual) > 0:
         return past.seen(
-            name,
-            f"the gradient's length went {past.moved(name)}: the updates are unstable, whatever the clip holds back. "
-            f"Lower the learning rate or the coefficient of the method's own term",
-        )
-    if before and before[-1] > 20 * median(before[:-1]) > 0:
-        return past.seen(
-            name,
-            f"the gradient's length was {before[-1]:.3g} at step {past.step}, usually {median(before[:-1]):.3g}: a "
-            f"spike. Look at that step's rollouts; if it comes again, lower the learning rate",
+            GRADIENT,
+            f"the gradient's length was {here[0]:.3g} at step {past.step}, usually {median(usual):.3g}: a spike. Look "
+            f"at that step's rollouts; if it comes again, lower the learning rate",
             1,
         )
     return None
 
 
 def not_finite(past: Past) -> Seen | None:
-    """A number of the step is not finite. No step is taken on a loss or gradient that is not (`train.loop.update`)."""
-    if not past.broken:
+    """The loss or the gradient is not finite: no step is taken on it (`train.loop.update`)."""
+    broken = [name for name in past.broken if name in (LOSS, GRADIENT)]
+    if not broken:
         return None
     return Seen(
         past.step,
-        f"{', '.join(past.broken[:3])} {'is' if len(past.broken) == 1 else 'are'} not finite at step {past.step}. "
-        f"Weights and optimizer are as they were: no step is taken on a loss or gradient that is not finite. Lower the "
-        f"learning rate or the coefficient of the method's own term, or take dtype float32",
+        f"{' and '.join(broken)} {'are' if broken[1:] else 'is'} not finite at step {past.step}. Weights and optimizer "
+        f"are as they were: no step is taken on a loss or gradient that is not finite. Lower the learning rate or the "
+        f"coefficient of the method's own term, or take dtype float32",
+    )
+
+
+def metric_not_finite(past: Past) -> Seen | None:
+    """Another number is not finite, on a step that is taken all the same."""
+    if not past.broken or not_finite(past):
+        return None
+    names = ", ".join(name[:80] for name in past.broken[:3])
+    names += f" and {len(past.broken) - 3} more" if past.broken[3:] else ""
+    return Seen(
+        past.step,
+        f"{names} {'are' if past.broken[1:] else 'is'} not finite at step {past.step}. Loss and gradient are, and the "
+        f"run trains on: look at what computes it, and trust nothing that is made of it",
     )
 
 
@@ -69,7 +85,7 @@ def sampler_gap(past: Past) -> Seen | None:
         share, where, number = past.last(of_most, 2), of_most, 2
         what = f"differ by {share[-1]:.0%} of what most_gap allows, and by {share[-2]:.0%} a round before"
     elif past.grown(name, 5.0) and past.now(name) > 0.02:
-        what, where, number = f"differ more and more: the mean gap went {past.moved(name)} nats", name, 0
+        what, where, number = f"differ more and more: the mean gap, in nats, went {past.moved(name)}", name, 0
     else:
         return None
     return past.seen(

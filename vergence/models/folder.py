@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +15,8 @@ from safetensors import SafetensorError
 
 from vergence.types import UserError
 
+MOST_PARTS = 2000
+"""Layers of a model, or experts in one of them."""
 BROKEN = (
     *(OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError, ImportError),
     *(SafetensorError, StrictDataclassError),
@@ -52,6 +55,7 @@ def locate(path: str | Path) -> tuple[str, bool]:
             "give a folder in Hugging Face layout, or 'seedling'"
         )
     refuse_elsewhere(where, path)
+    refuse_endless(where, path)
     if not any(where.glob("*.safetensors")) and (pickled := sorted(where.glob("*.bin"))):
         raise UserError(
             f"the weights at {path} are pickled ({pickled[0].name}), and opening a pickle runs what is in it; Vergence "
@@ -71,6 +75,28 @@ def refuse_elsewhere(where: Path, path: str | Path) -> None:
             f"{path} holds an adapter (adapter_config.json), which names a model that would be fetched in its place; "
             "add it into the weights (PEFT: merge_and_unload), save those, and give that folder"
         )
+
+
+def refuse_endless(where: Path, path: str | Path) -> None:
+    """Raise if a model's config asks for more layers or experts than any model has: all are made before a weight is
+    looked at.
+
+    Raises:
+        UserError: it does.
+    """
+    try:
+        waiting = [json.loads((where / "config.json").read_bytes())] if (where / "config.json").is_file() else []
+    except (OSError, ValueError, RecursionError):
+        return  # said when it is loaded
+    while waiting:
+        part = waiting.pop()
+        for name, value in part.items() if isinstance(part, dict) else ():
+            if isinstance(value, dict):
+                waiting.append(value)
+            elif isinstance(value, int) and value > MOST_PARTS and re.search("layer|depth|expert|block", name):
+                raise UserError(
+                    f"{path} has {name[:40]} {str(value)[:20]} in its config.json, which no model has; mend it"
+                )
 
 
 def refuse_kernels(config: Any, path: str | Path) -> None:

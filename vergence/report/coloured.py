@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from rich.text import Text
 
+from vergence.harmless import harmless
 from vergence.types import UserError
 
 CIVIDIS = ("#2a3f6d", "#575d6d", "#8a8678", "#c3b369", "#fee838")
@@ -73,15 +74,6 @@ def scale_of(records: Sequence[Mapping[str, Any]], by: str) -> Scale:
     return Scale(by, -high if min(values) < -1e-3 else 0.0, high)
 
 
-def safe(text: str) -> str:
-    """What a terminal would obey, or print from right to left, as a blank: the text is a model's.
-
-    >>> safe("a\\x1b[31m\\u202eb\\n")
-    'a [31m b\\n'
-    """
-    return "".join(char if char.isprintable() or char in "\n\t" else " " for char in text)
-
-
 def coloured(record: Mapping[str, Any], scale: Scale) -> Text:
     """The response; a token that states something seen is underlined where that is known. At most `MOST` characters."""
     text, looks = Text(), record["looks"] or [0] * len(record["tokens"])
@@ -90,15 +82,15 @@ def coloured(record: Mapping[str, Any], scale: Scale) -> Text:
             text.append(f" ... and {sum(map(len, record['tokens'])) - MOST} characters more")
             break
         lead = len(piece) - len(piece.lstrip())
-        text.append(safe(piece[:lead]))
-        text.append(safe(piece[lead:][:MOST]), style=_style(scale.colour(value), seen))
+        text.append(harmless(piece[:lead]))
+        text.append(harmless(piece[lead:][:MOST]), style=_style(scale.colour(value), seen))
     return text
 
 
 def legend(scale: Scale) -> Text:
     """The colours with the numbers that they stand for."""
     unit = "" if scale.by in ("advantage", "weight") else ", nats"
-    text = Text(f"{safe(scale.by)}{unit}: ")
+    text = Text(f"{harmless(scale.by)}{unit}: ")
     for share in (-1.0, -0.3, 0.0, 0.3, 1.0) if scale.signed else (0.0, 0.2, 0.4, 0.6, 0.8, 1.0):
         text.append(f" {share * scale.high:.2f} ", style=_style(scale.colour(share * scale.high), 0))
     return text
@@ -112,7 +104,7 @@ def highest(record: Mapping[str, Any], by: str, most: int = 8) -> str:
     """
     values = [(value or 0.0, piece) for value, piece in zip(record["stats"][by], record["tokens"], strict=True)]
     ranked = sorted((pair for pair in values if pair[1].strip()), key=lambda pair: -abs(pair[0]))
-    return ", ".join(f"{safe(piece).strip()[:40]} {value:.2f}" for value, piece in ranked[:most])
+    return ", ".join(f"{harmless(piece).strip()[:40]} {value:.2f}" for value, piece in ranked[:most])
 
 
 def _style(background: str, underlined: int) -> str:

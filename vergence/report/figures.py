@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -35,6 +34,10 @@ PLANS = (
     Plan("No answer", "share of responses", {"rewards/unparsed": "unparsed", "completions/clipped_ratio": "cut off"}),
 )
 
+MOST_OWN = 12
+"""Views, and terms, of a method's own that are drawn."""
+HUGE = 1e100
+"""What is not below it cannot be drawn, and counts as not finite."""
 OWN = (
     Plan("Groups without signal", "share of groups", {"frac_reward_zero_std": ""}),
     Plan("Groups kept", "share of scenes drawn", {"sampling/kept": ""}),
@@ -56,12 +59,13 @@ def plans(records: Sequence[Mapping[str, Any]]) -> list[Plan]:
     """
     measured = dict.fromkeys(metric for record in records for metric in record)
     split = [metric.split("/") for metric in measured]
-    of_view = sorted({parts[1] for parts in split if parts[0] == "perception" and parts[2:] == ["kl"]})
+    of_view = sorted({parts[1] for parts in split if parts[0] == "perception" and parts[2:] == ["kl"]})[:MOST_OWN]
     entropies = {"entropy": "image", "perception/entropy_masked": "masked"}
     entropies |= {f"perception/{view}/entropy": _own(view) for view in of_view}
     entropies = {metric: label for metric, label in entropies.items() if metric in measured}
     by_view = Plan("Entropy", "nats per token, by view", entropies)
-    selected = {"/".join(parts): parts[2] for parts in split if parts[:2] == ["perception", "selected"]}
+    terms = [parts for parts in split if parts[:2] == ["perception", "selected"]][:MOST_OWN]
+    selected = {"/".join(parts): parts[2] for parts in terms}
     return [
         *(by_view if one.title == "Entropy" and len(entropies) > 1 else one for one in PLANS),
         *(Plan(_to_view(view), "nats per token", {f"perception/{view}/kl": ""}) for view in of_view),
@@ -171,8 +175,8 @@ def points(records: Iterable[Mapping[str, Any]], metric: str) -> tuple[Points, i
     (([1], [0.5]), 1)
     """
     there = [(record["step"], record[metric]) for record in records if metric in record]
-    finite = [(step, float(value)) for step, value in there if isinstance(value, int | float) and math.isfinite(value)]
-    return ([step for step, _ in finite], [value for _, value in finite]), len(there) - len(finite)
+    finite = [(step, value) for step, value in there if isinstance(value, int | float) and abs(value) < HUGE]
+    return ([step for step, _ in finite], [float(value) for _, value in finite]), len(there) - len(finite)
 
 
 def smoothed(values: Sequence[float]) -> np.ndarray:

@@ -21,6 +21,9 @@ from vergence.types import UserError
 FILES = {"before": "before.jsonl", "after": "after.jsonl", "blind": "after-blind.jsonl"}
 """In `evaluation/` of a run folder: the starting model, the trained one, and the trained one without the image."""
 
+MOST_WORLDS = 50
+"""Worlds that have a row each, in a page."""
+
 Asked = Mapping[str, list[Record]]
 """before, after, blind -> the records; empty where nobody asked."""
 Score = Callable[[Sequence[Record]], dict[str, float]]
@@ -124,7 +127,7 @@ def kind_by_question(records: Sequence[Record], kind: str) -> dict[str, float]:
 
 
 def table(asked: Asked, score: Score) -> list[Row]:
-    """A row over all worlds, then (if there is more than one) a row for each.
+    """A row over all worlds, then (if there is more than one, and no more than `MOST_WORLDS`) a row for each.
 
     Before and after must be of the same questions, as `answers` has made sure.
     """
@@ -132,7 +135,7 @@ def table(asked: Asked, score: Score) -> list[Row]:
         return []
     worlds = dict.fromkeys(record["world"] for records in asked.values() for record in records)
     rows = [_row("all", asked, score)]
-    if len(worlds) > 1:
+    if 1 < len(worlds) <= MOST_WORLDS:
         for world in worlds:
             rows.append(_row(world, {name: in_world(records, world) for name, records in asked.items()}, score))
     return rows

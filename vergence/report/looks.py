@@ -8,11 +8,10 @@ from typing import Any
 
 from markupsafe import Markup
 
-from vergence.disk import telling_of_space
 from vergence.report.legible import bounded
 from vergence.report.policy import named, policy
 from vergence.report.seen import SceneOf
-from vergence.report.template import templates
+from vergence.report.template import put, templates
 from vergence.report.viewer import POLICY, STYLE, view_traces
 from vergence.types import UserError, ViewSpec
 
@@ -38,7 +37,6 @@ def write_looks(
     """
     if not traces:
         raise UserError("no response to show: the page needs at least one; ask at least one question")
-    path = Path(path)
     here = Path(__file__).parent
     own = "".join((here / name).read_text(encoding="utf-8") for name in ("colours.css", "looks.css"))
     html = (
@@ -52,7 +50,4 @@ def write_looks(
             block=view_traces(traces, scene_of, shows),
         )
     )
-    with telling_of_space(path.parent):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(html, encoding="utf-8", errors="replace")
-    return path
+    return put(Path(path), html)

@@ -21,6 +21,7 @@ from vergence.report.template import reach, refuse_others, write_page
 from vergence.report.viewer import POLICY, viewed, viewer
 from vergence.scenes.source import Source
 from vergence.train.config import Config
+from vergence.train.data import read_data
 from vergence.train.traces import shows_of
 from vergence.types import UserError
 
@@ -70,17 +71,17 @@ def report(run: Path | str, *, out: Path | None = None, source: Source | None = 
         pictures: a folder besides the data's own that its pictures may be read from.
 
     Raises:
-        UserError: not a run folder, a file of it is missing, empty or damaged, `out` holds something else than a page
-            of ours, or the page cannot be written.
+        UserError: not a run folder, a file of it is missing, empty or damaged, something else than a page of ours is
+            in its place, or the page cannot be written.
     """
     run, config = open_run(run)
-    if out is not None:
-        refuse_others(out)
+    path = run / "report.html" if out is None else out
+    refuse_others(path)
     about = found(run, config)
-    source = source or scenes_of(config, pictures)
+    source = source or scenes_of(config, read_data(run), pictures)
     block, policy = _viewer(run, config, source)
     return write_page(
-        out or run / "report.html",
+        path,
         "page.html",
         **about._asdict(),
         settings=settings(config),

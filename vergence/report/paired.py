@@ -11,7 +11,16 @@ from vergence.evaluate.compare import Comparison, refuse_unlike
 from vergence.evaluate.errors import ERRORS
 from vergence.evaluate.interval import Estimate, holm, sign_flip_p
 from vergence.evaluate.suite import Record, by_question, by_world
-from vergence.report.headline import Score, clear, difference, errors_by_question, in_world, kind_by_question, share
+from vergence.report.headline import (
+    MOST_WORLDS,
+    Score,
+    clear,
+    difference,
+    errors_by_question,
+    in_world,
+    kind_by_question,
+    share,
+)
 from vergence.types import UserError
 
 Answers = Mapping[str, Sequence[Record]]
@@ -57,7 +66,7 @@ def tables(answers: Answers) -> list[Table]:
             raise UserError(f"{other} cannot be compared with {first}: {error}") from error
     worlds = list(by_world(answers[first]))
     found = [table("Accuracy", "", {"": (answers, by_question)})]
-    if len(worlds) > 1:
+    if 1 < len(worlds) <= MOST_WORLDS:
         parts = {world: {run: in_world(records, world) for run, records in answers.items()} for world in worlds}
         found.append(
             table("Accuracy by world", "world", {world: (those, by_question) for world, those in parts.items()})

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from vergence.scenes.folders import below
 from vergence.types import UserError
 
 TRAINER = "trainer"
@@ -33,7 +34,7 @@ def files_of(checkpoint: Path, *, with_trainer: bool = False) -> list[File]:
     """
     if not (checkpoint / "config.json").is_file():
         raise UserError(f"{checkpoint} is no checkpoint: it holds no config.json; give a run folder or a checkpoint")
-    found = [path for path in sorted(checkpoint.rglob("*")) if path.is_file()]
+    found = sorted(path for path in below(checkpoint, hidden=True) if path.is_file())
     away = [path for path in found if not path.resolve().is_relative_to(checkpoint.resolve())]
     if away:  # a checkpoint from elsewhere must not send other files of this machine
         raise UserError(

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
-from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from vergence import objectives
 from vergence.train.config import Config
 from vergence.train.data import read_data, told
-from vergence.train.recorded import METRICS, ROLLOUT, STEP, TEXT, Field, checked
+from vergence.train.interventions import Intervention
+from vergence.train.interventions import interventions as done_in
+from vergence.train.recorded import METRICS, ROLLOUT, checked
 from vergence.train.run import load_run_config, read_lines
 from vergence.types import UserError
 
@@ -19,26 +20,10 @@ LONGEST = 300
 """Characters of one entry that are shown."""
 HOLDS = {"metrics.jsonl": METRICS, "rollouts.jsonl": ROLLOUT}
 """What the lines of each file must hold."""
-DONE = "interventions.jsonl"
+LARGEST = 2**20
+"""Characters of a card that are read."""
 MOST = 50
 """Interventions that are shown."""
-
-
-def _may_be(*kinds: type) -> Callable[[Any], bool]:
-    return lambda value: value is None or type(value) in kinds
-
-
-INTERVENTION = {
-    "step": STEP,
-    "guard": TEXT,
-    "said": TEXT,
-    "action": Field("stop or back", lambda value: value in ("stop", "back")),
-    "to": Field("a whole number, or null", _may_be(int)),
-    "option": Field("a text, or null", _may_be(str), needed=False),
-    "from_value": Field("a number, or null", _may_be(int, float), needed=False),
-    "to_value": Field("a number, or null", _may_be(int, float), needed=False),
-}
-"""What a line of `DONE` must hold."""
 
 
 class Setting(NamedTuple):
@@ -94,27 +79,21 @@ def interventions(run: Path) -> list[Done]:
     Raises:
         UserError: interventions.jsonl is damaged.
     """
-    path = run / DONE
-    records = checked(read_lines(path), path, INTERVENTION) if path.is_file() else ()
-    return [
-        Done(one["step"], one["guard"][:LONGEST], did(one), one["said"][: 3 * LONGEST]) for one in islice(records, MOST)
-    ]
+    return [Done(one.step, one.guard[:LONGEST], did(one), one.said[: 3 * LONGEST]) for one in done_in(run)[:MOST]]
 
 
-def did(intervention: Mapping[str, Any]) -> str:
-    """A line of interventions.jsonl in words.
+def did(one: Intervention) -> str:
+    """An intervention in words.
 
-    >>> did({"action": "back", "to": 50, "option": "gamma", "from_value": 0.2, "to_value": 0.1})
+    >>> did(Intervention(68, 64, "KL hacking", "it surges", "back", 50, "gamma", 0.2, 0.1))
     'went back to step 50, and on with gamma 0.1 in place of 0.2'
-    >>> did({"action": "stop", "to": None})
+    >>> did(Intervention(9, 9, "not finite", "", "stop"))
     'stopped the run'
     """
-    if intervention["action"] != "back":
+    if one.action != "back":
         return "stopped the run"
-    told = f"went back to step {intervention['to']}"
-    option, before, now = (intervention.get(name) for name in ("option", "from_value", "to_value"))
-    known = option and before is not None and now is not None
-    return f"{told}, and on with {option[:LONGEST]} {now:g} in place of {before:g}" if known else told
+    before = "" if one.from_value is None else f" in place of {one.from_value:g}"
+    return f"went back to step {one.to}, and on with {one.option[:LONGEST]} {one.to_value:g}{before}"
 
 
 def settings(config: Config) -> list[Setting]:
@@ -153,7 +132,7 @@ def versions(run: Path) -> list[str]:
     if not cards:
         return []
     with cards[-1].open(encoding="utf-8", errors="replace") as file:
-        lines = [line.rstrip("\n") for line in islice(file, 1000)]
+        lines = file.read(LARGEST).split("\n")
     if "## Versions" not in lines:
         return []
     after = lines[lines.index("## Versions") + 1 :]

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from vergence.train.display import harmless
+from vergence.harmless import harmless
 
 
 def print_json(value: Any) -> None:

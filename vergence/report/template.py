@@ -9,7 +9,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from vergence.disk import telling_of_space
+from vergence.disk import make, write_whole
 from vergence.evaluate.interval import Estimate
 from vergence.report.drawing import interval, swatch
 from vergence.report.figures import short
@@ -40,11 +40,18 @@ def write_page(path: Path, template: str, **values: Any) -> Path:
         "house": Markup(house),
         "sealed": partial(_sealed, house),
     }
-    html = environment.get_template(template).render(**values)
-    with telling_of_space(path.parent):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # model output may hold half a surrogate pair, which UTF-8 has no bytes for
-        path.write_text(html, encoding="utf-8", errors="replace")
+    return put(path, environment.get_template(template).render(**values))
+
+
+def put(path: Path, html: str) -> Path:
+    """Put a page in its place, whole, and return its path.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    make(path.parent)
+    # model output may hold half a surrogate pair, which UTF-8 has no bytes for
+    write_whole(path, html.encode(errors="replace"))
     return path
 
 
@@ -69,10 +76,12 @@ def refuse_others(path: Path) -> None:
     """Raise if something else than a page of ours is there.
 
     Raises:
-        UserError: it is a folder, or a file without our mark.
+        UserError: it is a folder, a device, or a file without our mark.
     """
     if path.is_dir():
         raise UserError(f"{path} is a folder; give --out a file, such as {path / 'report.html'}")
+    if path.exists() and not path.is_file():
+        raise UserError(f"{path} is a device or a pipe; give --out a file")
     if path.is_file() and path.stat().st_size:
         with path.open("rb") as file:
             if OURS.encode() not in file.read(2000):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,8 @@ MOST_TOKENS = 150_000
 """Tokens in a page: with a dozen statistics of each it has some ten megabytes."""
 MOST_PICTURES = 24_000_000
 """Characters of all pictures in a page; those after are left out, and it says so."""
+MOST_STATISTICS = 64
+"""Statistics in a page: those that come first. Methods have a dozen."""
 PLAIN = 50
 """Responses that are listed for browsers without scripts."""
 HEADING = "What it said, token by token"
@@ -41,6 +44,25 @@ STYLE = (_HERE / "viewer.css").read_text(encoding="utf-8") + ramps.style()
 """The block's style sheet."""
 POLICY = named(_SCRIPT)
 """What the page's content security policy must name as its script-src: this script and no other."""
+
+
+@dataclass
+class Pictures:
+    """The pictures of a page, each once."""
+
+    numbers: dict[str, int] = field(default_factory=dict)
+    """Its uri -> its number."""
+    size: int = 0
+    """Characters of them all."""
+
+    def number(self, uri: str) -> int | None:
+        """The number of a picture, which is taken in; None where there is no room for it."""
+        if uri not in self.numbers:
+            if self.size + len(uri) > MOST_PICTURES:
+                return None
+            self.numbers[uri] = len(self.numbers)
+            self.size += len(uri)
+        return self.numbers[uri]
 
 
 def view_traces(
@@ -96,6 +118,7 @@ def viewer(rollouts: Sequence[Viewed], *, of: int = 0, heading: str = HEADING) -
             heading=heading,
             number=len(rollouts),
             of=max(of, len(rollouts)),
+            unnamed=len(_names(rollouts)) - MOST_STATISTICS,
             style=Markup(STYLE),
             script=Markup(_SCRIPT),
             data=Markup(embedded(data(rollouts, of=of))),
@@ -119,9 +142,9 @@ def data(rollouts: Sequence[Viewed], *, of: int = 0) -> dict[str, Any]:
 
     A statistic's scale is the same for all rollouts: from the 2nd to the 98th percentile of its values.
     """
-    names = list(dict.fromkeys(str(name) for one in rollouts for name in one.trace.get("stats") or {}))
+    names = _names(rollouts)[:MOST_STATISTICS]
     numbered = {name: number for number, name in enumerate(names)}
-    pictures: dict[str, int] = {}
+    pictures = Pictures()
     lines = [_line(one, numbered, pictures) for one in rollouts]
     values: list[list[float]] = [[] for _ in names]
     for line in lines:
@@ -133,18 +156,25 @@ def data(rollouts: Sequence[Viewed], *, of: int = 0) -> dict[str, Any]:
         "of": max(of, len(rollouts)),
         "by": first,
         "statistics": [one._asdict() for one in measured],
-        "pictures": list(pictures),
+        "pictures": list(pictures.numbers),
         "rollouts": lines,
     }
 
 
-def _line(one: Viewed, numbered: Mapping[str, int], pictures: dict[str, int]) -> dict[str, Any]:
+def _names(rollouts: Sequence[Viewed]) -> list[str]:
+    """Of all statistics, in the order in which they come."""
+    return list(dict.fromkeys(str(name) for one in rollouts for name in one.trace.get("stats") or {}))
+
+
+def _line(one: Viewed, numbered: Mapping[str, int], pictures: Pictures) -> dict[str, Any]:
     """One rollout: texts bounded, its tokens up to `LONGEST` characters, a column of values for each statistic."""
     trace = one.trace
     tokens, left_out = _tokens(trace)
     length, given = len(tokens), trace.get("stats") or {}
     columns: list[list[float | int | None] | None] = [None] * len(numbered)
     for name, column in given.items():
+        if str(name) not in numbered:
+            continue
         columns[numbered[str(name)]] = [_figures(value) for value in [*column[:length], *[None] * length][:length]]
     selected = {bounded(term, 60): _flags(chosen, length) for term, chosen in (trace.get("selected") or {}).items()}
     return {
@@ -210,14 +240,15 @@ def _figures(value: Any) -> float | int | None:
     return int(short) if short.is_integer() and abs(short) < 1e6 else short
 
 
-def _seen(seen: Seen, pictures: dict[str, int]) -> list[Any]:
+def _seen(seen: Seen, pictures: Pictures) -> list[Any]:
     """[name, [[number of a picture, whether it is small], ...], words]"""
     shown, words = [], seen.words
     for picture in seen.pictures:
-        if picture.uri not in pictures and sum(map(len, pictures)) + len(picture.uri) > MOST_PICTURES:
+        number = pictures.number(picture.uri)
+        if number is None:
             words = words or "left out: the page has as many pictures as it can hold"
-            continue
-        shown.append([pictures.setdefault(picture.uri, len(pictures)), int(picture.small)])
+        else:
+            shown.append([number, int(picture.small)])
     return [bounded(seen.name, 60), shown, bounded(words, 400)]
 
 

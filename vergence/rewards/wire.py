@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 import httpx2
 
+from vergence.harmless import one_line
 from vergence.rewards.flow import Flow
 from vergence.rewards.secret import KEYS, without_key
 from vergence.types import UserError
@@ -200,8 +201,7 @@ def shown(text: str, most: int = 300) -> str:
     >>> shown("one\\n\\x1b[2Jtwo"), shown("longer", most=4)
     ('one [2Jtwo', 'long...')
     """
-    line = " ".join("".join(c if c.isprintable() else " " for c in without_key(text)[: 64 * most]).split())
-    return line if len(line) <= most else line[:most] + "..."
+    return one_line(without_key(text), most)
 
 
 def whole(value: Any) -> Any:

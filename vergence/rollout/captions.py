@@ -95,7 +95,7 @@ def of_scene(scenes: Sequence[Scene]) -> list[Scene]:
                 f"scene {scene.key!r} has no caption: fill the field 'caption' of that row (the number in its name is "
                 'the line of the file), or have captions written: "initial", or the url of a server'
             )
-    return [replace(scene, caption=_harmless(scene.caption)) for scene in scenes]
+    return [replace(scene, caption=_without_special(scene.caption)) for scene in scenes]
 
 
 def by_policy(
@@ -150,10 +150,10 @@ def plain(text: str) -> str:
     >>> plain(" two cubes<|im_end|>\\n"), plain("<|im_end|>"), plain("a <|image<|x|>_pad|>b")
     ('two cubes', 'no description.', 'a b')
     """
-    return _harmless(text[: 2 * MOST_CAPTION])[:MOST_CAPTION].strip() or UNDESCRIBED
+    return _without_special(text[: 2 * MOST_CAPTION])[:MOST_CAPTION].strip() or UNDESCRIBED
 
 
-def _harmless(text: str) -> str:
+def _without_special(text: str) -> str:
     """Without special tokens, which would end the turn that it stands in."""
     while _SPECIAL.search(text):  # what is left when one is taken out may be another
         text = _SPECIAL.sub("", text)

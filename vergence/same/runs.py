@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 from vergence.same.records import Field, fields, lines_apart
 from vergence.same.tensors import same_bytes, tensors_apart
+from vergence.scenes.folders import below
 from vergence.train.run import load_run_config
 from vergence.train.sums import damage
 from vergence.types import UserError
@@ -249,8 +250,8 @@ def _state(path: Path) -> dict[str, Any]:
 
 def _others(folder: Path) -> list[str]:
     """The files that hold neither tensors nor states, and are not made of something else."""
-    held = (path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*")) if path.is_file())
-    return [name for name in held if not name.endswith((".safetensors", *STATES, *MADE))]
+    held = (path.relative_to(folder).as_posix() for path in below(folder, hidden=True) if path.is_file())
+    return [name for name in sorted(held) if not name.endswith((".safetensors", *STATES, *MADE))]
 
 
 def _asked(one: Path, other: Path) -> tuple[int, list[Difference]]:

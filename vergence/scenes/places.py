@@ -7,7 +7,6 @@ several of them with commas between
 
 from __future__ import annotations
 
-import glob
 import re
 import stat
 from collections.abc import Sequence
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import NamedTuple, get_args
 
 from vergence.scenes.cells import Cells, separator_of
+from vergence.scenes.folders import ENDINGS, files_of, has_signs
 from vergence.scenes.jsonl import JsonLines, holds_no_rows, read_json
 from vergence.scenes.parquet import read_parquet
 from vergence.scenes.rows import Part
@@ -24,9 +24,6 @@ from vergence.scenes.tables import Held, Table, unread
 from vergence.sources.catalogue import known
 from vergence.sources.known import Known
 from vergence.types import UserError
-
-ENDINGS = (".jsonl", ".ndjson", ".json", ".parquet", ".csv", ".tsv")
-"""Of the files that are read."""
 
 NO_ROWS = ("dataset_info.json", "dataset_infos.json")
 """Files of these names describe a data set."""
@@ -50,7 +47,8 @@ def parts_of(source: str, *, fetch: bool = True) -> Located:
 
     Args:
         source: As the user writes it.
-        fetch: Whether a data set of the Hub may be fetched. Else it is had from this machine or not at all.
+        fetch: Whether a data set of the Hub may be fetched, and a folder be searched however large it is: whether the
+            user has named it. Else it is had from this machine or not at all.
 
     Raises:
         UserError: there is nothing of that name, or no such split; what there is is named.
@@ -88,8 +86,8 @@ def _parts(source: str, *, fetch: bool) -> Located:
     prefix, _, path = named.partition(":")
     declared = known(prefix) if path else None
     if declared and (_is_local(path) or not _HUB.fullmatch(prefix)):
-        return _local(path, declared, ours)
-    return _local(named, None, ours) if _is_local(named) else _hub(named, ours, fetch=fetch)
+        return _local(path, declared, ours, fetch=fetch)
+    return _local(named, None, ours, fetch=fetch) if _is_local(named) else _hub(named, ours, fetch=fetch)
 
 
 def _use(source: str) -> tuple[str, Split | None]:
@@ -120,7 +118,7 @@ def _is_local(source: str) -> bool:
     return (
         _exists(path)
         or path.startswith(("/", "./", "../", "~"))
-        or any(sign in path for sign in "*?[")
+        or has_signs(path)
         or Path(path).suffix.lower() in ENDINGS
     )
 
@@ -148,7 +146,7 @@ def _hub(source: str, ours: Split | None, *, fetch: bool) -> Located:
     return Located((part,), (f"{name}: read @{split or 'train'}; not read its other splits, if there are any",))
 
 
-def _local(source: str, declared: Known | None, ours: Split | None) -> Located:
+def _local(source: str, declared: Known | None, ours: Split | None, *, fetch: bool) -> Located:
     source, split = _split(source)
     path = Path(source).expanduser()
     if path.is_dir() and ((path / "state.json").is_file() or (path / "dataset_dict.json").is_file()):
@@ -158,7 +156,7 @@ def _local(source: str, declared: Known | None, ours: Split | None) -> Located:
         name = path.resolve().name
         part = Part(table, name, declared.name if declared else name, table.folder, declared, ours)
         return Located((part,), (said,) if said else ())
-    root, all_files = _files(path)
+    root, all_files = files_of(path, trusted=fetch)
     files = all_files if len(all_files) == 1 else [file for file in all_files if not _describes(file)]
     if not files:
         raise UserError(f"{path} holds no rows, but files that describe them; name the file that has the rows")
@@ -212,25 +210,6 @@ def _said(source: str, wanted: str, root: Path, groups: Sequence[Sequence[Path]]
 
     heads = (f"read {f'@{wanted}, ' * bool(wanted)}", "not read ", "without rows ")
     return f"{source}: " + "; ".join(head + names(those) for head, those in zip(heads, groups, strict=True) if those)
-
-
-def _files(path: Path) -> tuple[Path, list[Path]]:
-    """The folder that holds everything, and the files in it."""
-    if path.is_dir():
-        below = (file for file in path.rglob("*") if file.suffix.lower() in ENDINGS and file.is_file())
-        files = sorted(file for file in below if not any(part.startswith(".") for part in file.relative_to(path).parts))
-        if not files:
-            raise UserError(f"{path} holds no file of {', '.join(ENDINGS)}; rows have to stand in one, beside pictures")
-        return path, files
-    if any(sign in str(path) for sign in "*?[") and not path.exists():
-        files = sorted(Path(found) for found in glob.glob(str(path), recursive=True) if Path(found).is_file())
-        if not files:
-            raise UserError(f"no file is called {path}; is the pattern in quotes?")
-        fixed = re.split(r"[*?\[]", str(path))[0]
-        return Path(fixed if fixed.endswith("/") else Path(fixed).parent), files
-    if path.suffix.lower() not in ENDINGS:
-        raise UserError(f"{path} is none of {', '.join(ENDINGS)}; convert it to one of these")
-    return path.parent, [path]
 
 
 def _describes(file: Path) -> bool:

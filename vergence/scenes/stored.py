@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -118,14 +119,13 @@ def _path(column: str, name: str, place: Place) -> Path:
     found, roots = [], [root for root in (place.root, place.pictures) if root is not None]
     for folder in dict.fromkeys((place.folder, *roots)):
         try:
-            path = (folder / name).resolve()
-            there = path.is_file()
-        except (OSError, ValueError, RuntimeError) as reason:  # too long for the file system; a null; links in a circle
+            path = Path(os.path.realpath(folder / name))
+            if any(map(path.is_relative_to, roots)):  # nobody learns whether there is something elsewhere
+                if path.is_file():
+                    return path
+                found.append(path)
+        except (OSError, ValueError) as reason:  # too long for the file system; a null
             raise Unfit(column, f"{name[:80]!r} is not a path ({reason}); write the picture's") from reason
-        if any(map(path.is_relative_to, roots)):
-            if there:
-                return path
-            found.append(path)
     if not found:  # a data set from elsewhere must not read other files of this machine
         remedy = "copy the picture there, and write a relative path, or name the folder that has it with --pictures"
         raise Unfit(column, f"{name[:200]!r} leads out of the file's folder; {remedy}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from itertools import accumulate
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -11,7 +10,7 @@ from typing import Any
 from vergence.objectives.objective import reads_of_method
 from vergence.studies.arms import method_of
 from vergence.train.config import Config
-from vergence.train.run import read_lines, whole_lines
+from vergence.train.run import TIMINGS, read_lines, whole_lines
 
 TRAINING = ("ask_s", "score_s", "update_s")
 """The laps of timings.jsonl that are training: sampling, what is read without gradient, and the updates."""
@@ -22,17 +21,38 @@ def trained_seconds(run: Path) -> float:
     return sum(_each_step(run), 0.0)
 
 
-def time_is_over(run: Path, seconds: float) -> bool:
-    """Whether a run that may train so long had, after one of its steps, no time for two more of their mean length: the
-    one that followed was then its last. Never where `seconds` is 0."""
-    spent = accumulate(_each_step(run)) if seconds else ()
-    return any(so_far + 2 * so_far / steps > seconds for steps, so_far in enumerate(spent, 1))
+class Time:
+    """What a run has left that may train so many seconds; 0 is no limit. It may be asked after every step: no line of
+    timings.jsonl is read twice."""
+
+    def __init__(self, run: Path, seconds: float) -> None:
+        self.path, self.seconds, self._file = run / TIMINGS, seconds, 0
+        self._begin()
+
+    def _begin(self) -> None:
+        self._read, self._steps, self._spent, self._over = 0, 0, 0.0, False
+
+    def is_over(self) -> bool:
+        """Whether after one of its steps there was no time for two more of their mean length: the one that followed was
+        then its last."""
+        if not self.seconds or not self.path.is_file():
+            return False
+        there = self.path.stat()
+        if there.st_ino != self._file:  # it is put in its place anew where steps are forgotten
+            self._begin()
+        for line in whole_lines(self.path, self._read):
+            self._steps, self._spent = self._steps + 1, self._spent + _trained(line)
+            self._over |= self._spent + 2 * self._spent / self._steps > self.seconds
+        self._file, self._read = there.st_ino, there.st_size
+        return self._over
 
 
 def _each_step(run: Path) -> list[float]:
-    path = run / "timings.jsonl"
-    lines = whole_lines(path) if path.is_file() else ()
-    return [sum(line.get(name, 0.0) for name in TRAINING) for line in lines]
+    return [_trained(line) for line in whole_lines(run / TIMINGS)] if (run / TIMINGS).is_file() else []
+
+
+def _trained(line: Mapping[str, Any]) -> float:
+    return sum(line.get(name, 0.0) for name in TRAINING)
 
 
 def passes(config: Config) -> float:

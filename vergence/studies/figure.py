@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from io import BytesIO
 from math import isfinite
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from vergence.disk import telling_of_space
+from vergence.disk import write_whole
 from vergence.evaluate.interval import Estimate
 from vergence.studies.compare import Found
 from vergence.studies.sentences import verdict
@@ -30,11 +31,14 @@ def draw(study: Found, out: Path) -> list[Path]:
     left, right = figure.subplots(1, 2, width_ratios=(1, 1))
     _reached(left, study)
     _differences(right, study)
-    paths = [out / "figure.svg", out / "figure.png"]
-    with matplotlib.rc_context({"svg.hashsalt": "vergence", "svg.fonttype": "none"}), telling_of_space(out):
-        figure.savefig(paths[0], metadata={"Date": None})
-        figure.savefig(paths[1], dpi=144, metadata={"Software": None})
-    return paths
+    svg, png = BytesIO(), BytesIO()
+    with matplotlib.rc_context({"svg.hashsalt": "vergence", "svg.fonttype": "none"}):
+        figure.savefig(svg, format="svg", metadata={"Date": None})
+        figure.savefig(png, format="png", dpi=144, metadata={"Software": None})
+    paths = {out / "figure.svg": svg, out / "figure.png": png}
+    for path, file in paths.items():
+        write_whole(path, file.getvalue())
+    return list(paths)
 
 
 def _reached(axes: Axes, study: Found) -> None:

@@ -30,7 +30,6 @@ from vergence.train.card import version_of
 from vergence.train.checkpoint import latest, name_of, step_of
 from vergence.train.config import Config
 from vergence.train.config_file import from_yaml
-from vergence.train.keeping import refuse_damaged
 from vergence.train.loop import train
 from vergence.train.parts import load_policy, open_data
 from vergence.train.run import CONFIG, load_run_config, read_lines
@@ -38,8 +37,8 @@ from vergence.train.stopping import terminable
 from vergence.train.sums import damage
 from vergence.types import ORIGINAL, Blank, Scene, UserError
 
-PATIENCE = 120.0
-"""Seconds that a process of a study which has ended is given to save its run."""
+BESIDE = 95.0
+"""Seconds that a process of a study which is asked to stop is given besides its run's grace period."""
 PACKAGES = ("vergence", "torch", "transformers", "numpy")
 
 
@@ -64,7 +63,19 @@ class Job:
         last = latest(self.run / "checkpoints")
         if last is None or damage(last) or load_run_config(self.run) != self.config:
             return False
-        return step_of(last) >= self.config.steps or cost.time_is_over(self.run, self.seconds)
+        return step_of(last) >= self.config.steps or cost.Time(self.run, self.seconds).is_over()
+
+
+def patience(job: Job) -> float:
+    """Seconds that the process of a job has to end when it is asked to: where it trains, it takes the grace period to
+    save its run.
+
+    >>> from vergence.studies.plans import tiny
+    >>> from vergence.studies.running import jobs
+    >>> [patience(job) for job in jobs(tiny(), Path("out"))[:2]]
+    [95.0, 120.0]
+    """
+    return (job.config.grace if job.run else 0.0) + BESIDE
 
 
 def to_json(job: Job) -> str:
@@ -87,7 +98,7 @@ def carry_out(job: Job) -> None:
         KeyboardInterrupt: it was stopped; what is finished is kept.
     """
     if job.run and job.run.is_dir():
-        with alone(job.run, "run", patience=PATIENCE):  # one that an ended study had started may still be saving
+        with alone(job.run, "run", patience=patience(job)):  # one that an ended study had started may still be saving
             pass
     source = open_data(job.config)
     ask = answering(job.config, cache=job.run / "servers" / "reasoner" if job.run else None)
@@ -117,18 +128,15 @@ def trained(job: Job, source: Source) -> None:
         KeyboardInterrupt: it was stopped; there is a checkpoint.
     """
     assert job.run is not None
-    run, asked_to_stop = job.run, []
+    run, time = job.run, cost.Time(job.run, job.seconds)
 
-    def stop_in_time(step: int, metrics: Mapping[str, Any], seconds: float) -> None:
-        if not asked_to_stop and cost.time_is_over(run, job.seconds):
-            asked_to_stop.append(step)
-            signal.raise_signal(signal.SIGINT)  # one step more, and a checkpoint
+    def watch(step: int, metrics: Mapping[str, Any], seconds: float) -> bool:
+        return time.is_over()  # then there is one step more, and a checkpoint
 
-    watch = stop_in_time if job.seconds else lambda *_: None
     half = (run / CONFIG).is_file()
     evaluate = tune_evaluation(job.config, run, source=source) if job.config.eval_every else None
     last = train(job.config, run, resume=half, source=source, evaluate=evaluate, watch=watch, tell=print)
-    if last.name != name_of(job.config.steps) and not cost.time_is_over(run, job.seconds):
+    if last.name != name_of(job.config.steps) and not time.is_over():
         raise KeyboardInterrupt
 
 
@@ -202,7 +210,11 @@ def _checkpoint(job: Job, step: int) -> str | Path:
     if job.run is None:
         return job.config.model
     where = job.run / "checkpoints" / name_of(step)
-    refuse_damaged(where)
+    if why := damage(where, trainer=False):
+        raise UserError(
+            f"{where} is damaged: {why}. Take it away, and those of later steps with it, and ask for the study again: "
+            f"the run is trained on from before it"
+        )
     return where
 
 

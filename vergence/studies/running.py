@@ -16,13 +16,11 @@ from typing import NamedTuple
 from vergence.disk import alone
 from vergence.studies.arms import Plan, started, starting
 from vergence.studies.cost import trained_seconds
-from vergence.studies.one import Job, to_json
+from vergence.studies.one import Job, patience, to_json
 from vergence.studies.record import place, read, refuse_another
 from vergence.train.config import Config
 from vergence.types import UserError
 
-PATIENCE = 120.0
-"""Seconds that a stopped run has to end: it takes its own grace period, and saves."""
 GLANCE = 0.2
 """Seconds between looks at what is running."""
 Told = Callable[[int, int], None]
@@ -175,7 +173,7 @@ def stopping(under_way: Sequence[Process]) -> Iterator[None]:
         for process in under_way:
             with suppress(OSError):
                 process.popen.send_signal(signal.SIGTERM)  # said twice, it is said once: whoever says it besides
-        until = time.monotonic() + PATIENCE
+        until = time.monotonic() + max((patience(process.job) for process in under_way), default=0.0)
         try:
             for process in under_way:
                 with suppress(subprocess.TimeoutExpired):

@@ -15,10 +15,12 @@ from typing import Any, NamedTuple
 import yaml
 
 from vergence import objectives
+from vergence.harmless import harmless
 from vergence.rewards.verify import VERSION
 from vergence.sources.catalogue import known
 from vergence.train.config import Config
 from vergence.train.config_file import to_yaml
+from vergence.train.recorded import TUNED
 from vergence.types import About
 
 FILES = (".jsonl", ".json", ".csv", ".tsv", ".parquet", ".py", ".zip")
@@ -88,7 +90,7 @@ def numbers_of(metrics: Iterable[Mapping[str, Any]]) -> list[Number]:
     ...              "eval/questions": 9}, {"step": 2}])
     [Number(what='accuracy on the tune split, step 1', mean=0.5, low=0.4, high=0.6, questions=9, how='')]
     """
-    said = [line for line in metrics if "eval/accuracy" in line and "eval/questions" in line]
+    said = [line for line in metrics if all(name in line for name in TUNED)]
     return [
         Number(
             f"accuracy on the tune split, step {line['step']}",
@@ -204,7 +206,7 @@ def code(text: str) -> str:
     >>> code("a`b\\n# c"), code("")
     ('`` a`b # c ``', '` `')
     """
-    plain = " ".join("".join(char if char.isprintable() else " " for char in text).split())
+    plain = " ".join(harmless(text).split())
     fence = "`" * (max((len(run) for run in re.findall("`+", plain)), default=0) + 1)
     pad = " " if not plain or "`" in plain else ""
     return f"{fence}{pad}{plain}{pad if plain else ''}{fence}"

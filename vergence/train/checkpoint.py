@@ -29,7 +29,7 @@ from vergence.train.config_file import to_yaml
 from vergence.train.data import read_data
 from vergence.train.interventions import interventions
 from vergence.train.parts import Parts
-from vergence.train.run import Mark, Marks, RunFolder, read_lines
+from vergence.train.run import Mark, Marks, RunFolder, lines_with
 from vergence.train.states import optimizer_tensors, pieces, restore_optimizer
 from vergence.train.sums import CARD, STATE, files_of, write_sums
 from vergence.types import Batch, Metrics, Stats, UserError
@@ -146,7 +146,7 @@ def _state(stands: Standing, done: int, files: int) -> dict[str, Any]:
 
 def _card(run: Path, config: Config, step: int) -> str:
     metrics = run / "metrics.jsonl"
-    numbers = numbers_of(read_lines(metrics)) if metrics.is_file() else []
+    numbers = numbers_of(lines_with(metrics, "eval/accuracy")) if metrics.is_file() else []
     return card(config, read_data(run), step=step, numbers=numbers)
 
 

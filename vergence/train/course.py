@@ -45,7 +45,8 @@ class Course:
     def asked_to_stop(self) -> bool:
         """Whether any process of the run was asked to stop, and if by SIGTERM, all of them know."""
         said = self.parts.backend.exchange((self.stop.asked, self.stop.terminated))
-        self.stop.terminated |= any(terminated for _, terminated in said)
+        if any(terminated for _, terminated in said):  # no `|=`: a signal may come while it is worked out
+            self.stop.terminated = True
         return any(asked for asked, _ in said)
 
     @property

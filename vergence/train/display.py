@@ -11,6 +11,7 @@ from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
+from vergence.harmless import harmless
 from vergence.types import Metrics
 
 SHOWN = {
@@ -83,20 +84,6 @@ class Display:
         with suppress(*GONE):
             style = "yellow" if line.startswith("warning") else ""
             self.console.print(Text(harmless(line), style=style), soft_wrap=True)
-
-
-def harmless(text: str) -> str:
-    """Without what a terminal would obey, or print from right to left: the text is a model's, a file's or a server's.
-
-    >>> harmless("a\\x1b[31m\\u202eb\\n")
-    'a [31m b\\n'
-    """
-    return "".join(char if char.isprintable() or char in "\n\t" else " " for char in text)
-
-
-def printable(text: str) -> str:
-    """The same without blanks around it."""
-    return harmless(text).strip()
 
 
 @contextmanager

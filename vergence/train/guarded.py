@@ -34,7 +34,11 @@ class Guarded:
             self.tell(warning.told())
 
     def prepare(self) -> None:
-        """Save the start, where a guard may send the run back to it."""
+        """Save the start, where a guard may send the run back to it. What stopped the run here is told once more: who
+        was killed before the message came, or resumes without having read it, learns of it now."""
+        for one in interventions(self.at.run.path):
+            if one.action == "stop" and one.step == self.at.stands.step:
+                self.tell(f"this run was {one.told()}. It goes on all the same")
         if goes_back(self.at.parts.config) and not self.at.stands.step and not self.at.is_saved:
             self.at.save()
 
@@ -51,6 +55,7 @@ class Guarded:
         if doing.action == "stop":
             if not at.is_saved:
                 at.save()
+            at.stop.calm()  # whatever is asked from here on, it ends by its guard
             first(at.parts.backend, lambda: record(at.run.path, doing))
             raise Stopped(
                 f"{doing.told()}. The run is saved. --resume goes on all the same; with --guard '{doing.guard}=warn' "

@@ -16,6 +16,7 @@ from vergence import objectives
 from vergence.guards.catalogue import GUARDS, Raised
 from vergence.guards.past import NOW
 from vergence.train.config import Config
+from vergence.train.recorded import INTERVENTION, checked
 from vergence.train.run import read_lines
 from vergence.types import UserError
 
@@ -26,7 +27,7 @@ USUAL: Mapping[str, Action] = MappingProxyType({"not finite": "stop"})
 """What is done where the config says nothing; of all others it is "warn"."""
 
 
-ACUTE = ("not finite", "gradient")
+ACUTE = ("not finite", "metric not finite", "gradient")
 """Guards that see something at the very step at which it begins."""
 
 
@@ -65,10 +66,6 @@ class Intervention(NamedTuple):
         return f"stopped at step {self.step} by the guard {self.guard!r}: {self.said}"
 
 
-KINDS = {"step": int, "since": int, "guard": str, "said": str, "action": str}
-KINDS |= {"to": int | None, "option": str | None, "from_value": float | int | None, "to_value": float | int | None}
-
-
 def interventions(run: Path) -> list[Intervention]:
     """What was done in a run, in order.
 
@@ -77,9 +74,9 @@ def interventions(run: Path) -> list[Intervention]:
     """
     if not (run / FILE).is_file():
         return []
-    found = list(read_lines(run / FILE))
+    found = list(checked(read_lines(run / FILE), run / FILE, INTERVENTION))
     for number, one in enumerate(found, 1):
-        if one.keys() != set(Intervention._fields) or not all(isinstance(one[name], KINDS[name]) for name in one):
+        if one.keys() != set(Intervention._fields):
             raise UserError(f"{run / FILE}, line {number} is no intervention; put the file back as it was written")
         if one["action"] == "back" and None in (one["to"], one["option"], one["to_value"]):
             raise UserError(f"{run / FILE}, line {number} does not say what was gone back to, or with what")

@@ -10,7 +10,7 @@ from pathlib import Path
 from vergence.disk import bytes_in, mib, put_back, sync, telling_of_space
 from vergence.train.checkpoint import PARTIAL, marks_of, newest_first, number_of
 from vergence.train.config import Config
-from vergence.train.run import RunFolder, read_lines
+from vergence.train.run import RunFolder, lines_with
 from vergence.train.sums import damage
 from vergence.types import UserError
 
@@ -84,8 +84,8 @@ def refuse_damaged(checkpoint: Path) -> None:
         return
     if why := damage(checkpoint, trainer=False):
         raise UserError(
-            f"{checkpoint} is damaged: {why}. Go on with its run (--resume), which writes it again, or name another "
-            f"checkpoint"
+            f"{checkpoint} is damaged: {why}. Name another checkpoint; or go on with its run (--resume), which writes "
+            f"this one again unless a later one is whole"
         )
 
 
@@ -124,8 +124,7 @@ def prune(run: RunFolder, config: Config, step: int, also: int | None = None) ->
     if not config.keep_last:
         return
     there = {number_of(path): path for path in newest_first(run.checkpoints)}
-    lines = read_lines(run.path / "metrics.jsonl")
-    accuracy = {line["step"]: line[BEST] for line in lines if BEST in line}
+    accuracy = {line["step"]: line[BEST] for line in lines_with(run.path / "metrics.jsonl", BEST)}
     steps = [one for one in there if one <= step]
     for one in set(steps) - kept(steps, config, accuracy, also):
         remove(there[one])

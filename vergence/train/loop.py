@@ -35,8 +35,8 @@ from vergence.train.verify import verify
 from vergence.types import Metrics, UserError
 
 Evaluate = Callable[[Policy], Mapping[str, float]]
-Watch = Callable[[int, Metrics, float], None]
-"""(step, metrics, seconds) after every optimizer step."""
+Watch = Callable[[int, Metrics, float], bool | None]
+"""(step, metrics, seconds) after every optimizer step; True asks for the next one to be the last."""
 
 
 def train(
@@ -77,7 +77,8 @@ def train(
         if stands.step < end:
             tell("\n".join(filter(None, (data.told(data.read_data(run.path)), memory.told()))))
         held.enter_context(closing(parts))
-        stop = held.enter_context(stopping(config.grace, checkpoint_bytes(parts), alone=alone, told=is_first()))
+        size = checkpoint_bytes(parts)
+        stop = held.enter_context(stopping(config.grace, size, alone=alone, told=is_first(), tell=tell))
         at = Course(parts, run, stands, saved, stop)
         guards = Guarded(at, tell)
         with keeping_what_is_finished(at.keep), memory.explaining():
@@ -136,7 +137,8 @@ def steps(
             at.save()
             clock.lap("save_s")
         run.append(TIMINGS, [{"step": at.stands.step, **clock.laps, **clock.beside, **parts.budget.taken()}])
-        first(parts.backend, partial(watch, at.stands.step, metrics, sum(clock.laps.values())))
+        if first(parts.backend, partial(watch, at.stands.step, metrics, sum(clock.laps.values()))) is True:
+            stop.asked = True
         first(parts.backend, partial(guards.see, metrics))
         if not asked and guards.act():
             return True

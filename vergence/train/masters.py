@@ -33,6 +33,11 @@ def is_narrow(weight: Tensor) -> bool:
     return torch.finfo(weight.dtype).eps > torch.finfo(torch.float32).eps
 
 
+def masters_of(optimizer: torch.optim.Optimizer) -> list[Tensor]:
+    """The float32 copies that it keeps of narrow weights."""
+    return [optimizer.masters[number] for number in optimizer._copied] if isinstance(optimizer, Masters) else []
+
+
 class Masters(torch.optim.AdamW):
     """AdamW of float32 copies of narrow weights, which are set to the copies, rounded, after every step.
 

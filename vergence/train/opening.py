@@ -13,16 +13,18 @@ from vergence.models.sizes import sizes
 from vergence.rollout.render import render
 from vergence.scenes.source import Source
 from vergence.train import checkpoint, data
-from vergence.train.backend import Peers, first
+from vergence.train.backend import ONE, Peers, first
 from vergence.train.checkpoint import Standing
 from vergence.train.config import Config
 from vergence.train.context import fitting
-from vergence.train.interventions import effective, interventions
+from vergence.train.interventions import Intervention, effective, interventions
 from vergence.train.keeping import newest_sound, prune, sweep, told_of_space
 from vergence.train.memory import Longest, Memory, reasoner_bytes, there_is
 from vergence.train.parts import Parts, assemble
+from vergence.train.processes import joined
 from vergence.train.rollback import forget_abandoned, kept_to_go_back
 from vergence.train.run import TIMINGS, RunFolder, refuse_unbegun, refuse_used
+from vergence.train.states import optimizer_bytes
 from vergence.types import ORIGINAL, UserError
 
 PROBED = 16
@@ -43,25 +45,36 @@ def opened(
     Args:
         held: what holds the folder until the end of the run, so that no other process writes there.
     """
-    parts = assemble(effective(config, interventions(out) if resume else ()), out, source=source, tell=tell)
+    processes = joined(config)
+    peers = processes or ONE
+    done = first(peers, lambda: _taken_up(out, held)) if resume else []
+    parts = assemble(effective(config, done), out, source=source, processes=processes, tell=tell)
     if config.skip_refused or not resume:  # what was not left out then has been found short enough
         parts = parts._replace(source=fitting(parts.source, parts.policy, config, parts.method, tell))
-    found, peers = data.describe(parts.source, config.scenes), parts.backend
+    found = data.describe(parts.source, config.scenes)
     refuse_unlike(peers, {"config": asdict(config), "data": found})
-    first(peers, lambda: _hold(out, held, resume=resume))
     if resume:
         data.refuse_changed(out, found)
         run = RunFolder.resume(out, config, peers)
     else:
+        first(peers, lambda: _begun(out, held))
         run = RunFolder.start(out, config, peers)
     first(peers, lambda: data.write_data(out, found))
     run.more = lambda: told_of_space(run, checkpoint_bytes(parts))
     return parts, run, *left_at(parts, run, tell)
 
 
-def _hold(out: Path, held: ExitStack, *, resume: bool) -> None:
-    refuse_unbegun(out) if resume else refuse_used(out)
+def _begun(out: Path, held: ExitStack) -> None:
+    """Hold the folder of a new run; before, nothing is made there."""
+    refuse_used(out)
     held.enter_context(alone(out, "run"))
+
+
+def _taken_up(out: Path, held: ExitStack) -> list[Intervention]:
+    """Hold the folder of a run, and only then read what was done in it about guards: all processes go by that."""
+    refuse_unbegun(out)
+    held.enter_context(alone(out, "run"))
+    return interventions(out)
 
 
 def left_at(parts: Parts, run: RunFolder, tell: Callable[[str], None]) -> tuple[Path | None, Standing]:
@@ -86,9 +99,9 @@ def left_at(parts: Parts, run: RunFolder, tell: Callable[[str], None]) -> tuple[
 
 
 def checkpoint_bytes(parts: Parts) -> int:
-    """About how large a checkpoint is: the weights, and two moments in float32 of each that learns."""
+    """About how large a checkpoint is: the weights, and what the optimizer knows of those that learn."""
     weights = sum(one.nbytes for one in parts.policy.model.state_dict().values())
-    return weights + sum(8 * one.numel() for group in parts.optimizer.param_groups for one in group["params"])
+    return weights + optimizer_bytes(parts.optimizer, parts.backend)
 
 
 def refuse_unlike(peers: Peers, own: Mapping[str, Mapping[str, Any]]) -> None:

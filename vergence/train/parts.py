@@ -30,7 +30,7 @@ from vergence.train.backend import ONE, Group
 from vergence.train.config import Config
 from vergence.train.hub import refuse_unreachable
 from vergence.train.masters import adamw
-from vergence.train.processes import SampledElsewhere, here, is_first, joined
+from vergence.train.processes import Processes, SampledElsewhere, here, is_first
 from vergence.train.sharding import Sharded
 from vergence.types import Caption, Erase, Method, Salient, Swap, View
 from vergence.views.salient import Saliency
@@ -70,20 +70,26 @@ WATCHED = View(Erase())
 
 
 def assemble(
-    config: Config, run: Path, *, source: Source | None = None, tell: Callable[[str], None] = lambda _: None
+    config: Config,
+    run: Path,
+    *,
+    source: Source | None = None,
+    processes: Processes | None = None,
+    tell: Callable[[str], None] = lambda _: None,
 ) -> Parts:
     """Everything a run is made of. Nothing is written yet.
 
     Args:
         run: the run's folder, where answers of servers will be kept.
         source: the config's, where it has been opened already.
+        processes: those that train together; None is this one alone.
         tell: told what of the data cannot be used, where the config says to go on without.
 
     Raises:
         UserError: the config asks for something that does not exist.
     """
     asked, method = config, objectives.method(config.method, **config.options)
-    source, processes = source or open_data(config, tell), joined(config)
+    source = source or open_data(config, tell)
     config = here(config, processes)
     policy = adapt(
         load_policy(config),

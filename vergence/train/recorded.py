@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
 from vergence.scenes.question import shown
-from vergence.types import UserError, Verdict
+from vergence.train.run import about_gold
+from vergence.types import B, Rollout, UserError, Verdict
 
 LARGEST = 10**12
 """Of a whole number: no run has so many steps."""
@@ -46,8 +47,12 @@ TEXT = Field("a text", _is_text)
 STATUS = Field(f"one of {', '.join(STATUSES)}", lambda value: _is_text(value) and value in STATUSES)
 COUNT = Field("a whole number, or null", _or_null(_is_whole))
 
+FINITE = Field("a finite number", lambda value: _is_number(value) and isfinite(value))
+
 METRICS: Mapping[str, Field] = {"step": STEP}
 """Of metrics.jsonl; its other numbers are looked at by `checked` too."""
+TUNED = ("eval/accuracy", "eval/accuracy_low", "eval/accuracy_high", "eval/questions")
+"""What a line of metrics.jsonl has of an evaluation, which a card tells."""
 ROLLOUT: Mapping[str, Field] = {
     "step": STEP,
     "scene": TEXT,
@@ -57,8 +62,8 @@ ROLLOUT: Mapping[str, Field] = {
     "response": TEXT,
     "extracted": Field("a text, or null", _or_null(_is_text)),
     "status": TEXT,
-    "reward": Field("a finite number", lambda value: _is_number(value) and isfinite(value)),
-    "advantage": Field("a finite number", lambda value: _is_number(value) and isfinite(value)),
+    "reward": FINITE,
+    "advantage": FINITE,
     "finish": TEXT,
     "tokens": STEP,
 }
@@ -71,6 +76,29 @@ ANSWER: Mapping[str, Field] = {
     "error": Field("a text, or null", _or_null(_is_text), needed=False),
 }
 """Of the answers of an evaluation, what their tables are made of."""
+PUT: Mapping[str, Field] = {
+    "scene": TEXT,
+    "status": STATUS,
+    "world": TEXT._replace(needed=False),
+    "wording": TEXT._replace(needed=False),
+    "shown": TEXT._replace(needed=False),
+    "max_tokens": STEP._replace(needed=False),
+    "temperature": FINITE._replace(needed=False),
+}
+"""Of the answers of an evaluation, what a card tells of them; older ones say less."""
+_NUMBER = Field("a number, or null", _or_null(_is_number))
+INTERVENTION: Mapping[str, Field] = {
+    "step": STEP,
+    "since": STEP,
+    "guard": TEXT,
+    "said": TEXT,
+    "action": Field("stop or back", lambda value: value in ("stop", "back")),
+    "to": COUNT,
+    "option": Field("a text, or null", _or_null(_is_text)),
+    "from_value": _NUMBER,
+    "to_value": _NUMBER,
+}
+"""Of interventions.jsonl."""
 
 
 def checked(
@@ -105,3 +133,24 @@ def checked(
                     f"{path}, line {number}: {shown(name)} is a number of {value.bit_length()} bits; mend it"
                 )
         yield record
+
+
+def rollout_records(step: int, rollouts: Iterable[Rollout], advantage_B: B) -> Iterator[dict[str, Any]]:
+    """Lines of rollouts.jsonl."""
+    for rollout, advantage in zip(rollouts, advantage_B.tolist(), strict=True):
+        yield {
+            "step": step,
+            "scene": rollout.scene.key,
+            "world": rollout.scene.world,
+            "sibling": rollout.sibling,
+            "question": rollout.scene.question,
+            "gold": rollout.scene.gold.text,
+            **about_gold(rollout.scene.gold),
+            "response": rollout.text,
+            "extracted": rollout.verdict.extracted,
+            "status": rollout.verdict.status,
+            "reward": rollout.verdict.reward,
+            "advantage": advantage,
+            "finish": rollout.sampled.finish,
+            "tokens": len(rollout.sampled.tokens),
+        }

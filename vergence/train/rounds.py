@@ -21,7 +21,8 @@ from vergence.train.division import each_its_part
 from vergence.train.gap import GapTooWide, anchored, gap, is_read, refuse_wide, weighed
 from vergence.train.memory import during
 from vergence.train.parts import Parts
-from vergence.train.run import RunFolder, rollout_records
+from vergence.train.recorded import rollout_records
+from vergence.train.run import RunFolder
 from vergence.train.step import freeze, measure, reshaped
 from vergence.train.traces import traces
 from vergence.train.watch import drift, gradient_ratio, looked, watched, watching

@@ -19,7 +19,7 @@ from vergence.rewards.verify import VERSION
 from vergence.train.backend import ONE, Peers, first
 from vergence.train.config import Config
 from vergence.train.config_file import load_config, to_yaml
-from vergence.types import B, Gold, Rollout, UserError
+from vergence.types import Gold, UserError
 
 LOGS = ("metrics.jsonl", "rollouts.jsonl", "traces.jsonl")
 TIMINGS = "timings.jsonl"
@@ -60,6 +60,8 @@ class RunFolder:
         self.path, self.peers, self.more = path, peers, more
         self._size = dict.fromkeys(LOGS, 0)
         self._hash = {name: hashlib.sha256() for name in LOGS}
+        self._known: dict[str, tuple[Mark, Any]] = {}
+        """Of each log the mark that was looked at last, and the hash, which can go on."""
 
     @classmethod
     def start(cls, path: Path, config: Config, peers: Peers = ONE) -> RunFolder:
@@ -94,20 +96,30 @@ class RunFolder:
 
     def marks(self) -> Marks:
         """How far the logs have come, of what was appended here and what stood there when they were `cut`."""
-        return {name: Mark(self._size[name], self._hash[name].hexdigest()) for name in LOGS}
+        for name in LOGS:
+            self._known[name] = Mark(self._size[name], self._hash[name].hexdigest()), self._hash[name].copy()
+        return {name: mark for name, (mark, _) in self._known.items()}
 
-    def differs(self, marks: Marks) -> str:
-        """In what the logs are not those of these marks, whatever follows there; "" if they are."""
+    def differs(self, marks: Marks, *, again: bool = True) -> str:
+        """In what the logs are not those of these marks, whatever follows there; "" if they are.
+
+        Args:
+            again: whether the same marks are read once more; else of these the lengths alone are looked at.
+        """
         for name, mark in marks.items():
-            found = _mark(self.path / name, mark.size)[0]
-            if found.size < mark.size:
-                return f"{name} has {found.size} bytes, and had {mark.size} when it was written"
-            if found.sha256 != mark.sha256:
+            path = self.path / name
+            there = path.stat().st_size if path.is_file() else 0
+            if there < mark.size:
+                return f"{name} has {there} bytes, and had {mark.size} when it was written"
+            if again or name not in self._known or self._known[name][0] != mark:
+                self._known[name] = _mark(path, mark.size)
+            if self._known[name][0] != mark:
                 return f"the first {mark.size} bytes of {name} are not those that it was written beside"
         return ""
 
     def cut(self, marks: Marks) -> None:
-        """Take away whatever the logs hold after these marks, unread; a log without a mark is emptied.
+        """Take away whatever the logs hold after these marks, unread; a log without a mark is emptied. What was written
+        or looked at here before is not hashed again.
 
         Raises:
             UserError: they hold less, or something else: see `differs`.
@@ -115,14 +127,14 @@ class RunFolder:
         first(self.peers, lambda: self._cut(marks))
 
     def _cut(self, marks: Marks) -> None:
-        if differs := self.differs(marks):
+        if differs := self.differs(marks, again=False):
             raise UserError(f"{self.path} is not as it was left: {differs}")
         for name in LOGS:
             size = marks[name].size if name in marks else 0
             with telling_of_space(self.path / name):
                 if (self.path / name).stat().st_size > size:
                     os.truncate(self.path / name, size)
-            self._size[name], self._hash[name] = size, _mark(self.path / name, size)[1]
+            self._size[name], self._hash[name] = size, self._known[name][1].copy() if size else hashlib.sha256()
 
     def sync(self) -> None:
         """Wait until the logs would survive the loss of power."""
@@ -197,6 +209,9 @@ def _go_on(path: Path, config: Config) -> None:
                 f"{path} holds another run: its {name} is {old[name]!r}, not {new[name]!r}. "
                 f"Resume it as it was started, or give another --out"
             )
+    for name in FILES:
+        if (path / name).is_symlink():  # in a folder of somebody else it may lead anywhere
+            raise UserError(f"{path / name} is a link, and would be written to elsewhere: put the file itself there")
     write_whole(path / CONFIG, to_yaml(config))
     _there(path)
 
@@ -238,9 +253,18 @@ def read_lines(path: Path) -> Iterator[dict[str, Any]]:
                 raise UserError(f"{path}, line {number} is not JSON: {found}; the file was damaged")
 
 
-def whole_lines(path: Path) -> Iterator[dict[str, Any]]:
-    """The records of a file up to a line that is none, whatever follows there."""
+def lines_with(path: Path, field: str) -> Iterator[dict[str, Any]]:
+    """Of a file of JSON lines, the records with a field of that name; no others are parsed."""
     with path.open("rb") as file:
+        for found in (_record(line) for line in file if field.encode() in line):
+            if isinstance(found, dict) and field in found:
+                yield found
+
+
+def whole_lines(path: Path, start: int = 0) -> Iterator[dict[str, Any]]:
+    """The records of a file, from the line that starts at that byte up to one that is none, whatever follows there."""
+    with path.open("rb") as file:
+        file.seek(start)
         for line in file:
             found = _record(line)
             if isinstance(found, str):
@@ -261,27 +285,6 @@ def _record(line: bytes) -> dict[str, Any] | str:
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
-
-
-def rollout_records(step: int, rollouts: Iterable[Rollout], advantage_B: B) -> Iterator[dict[str, Any]]:
-    """Lines of rollouts.jsonl."""
-    for rollout, advantage in zip(rollouts, advantage_B.tolist(), strict=True):
-        yield {
-            "step": step,
-            "scene": rollout.scene.key,
-            "world": rollout.scene.world,
-            "sibling": rollout.sibling,
-            "question": rollout.scene.question,
-            "gold": rollout.scene.gold.text,
-            **about_gold(rollout.scene.gold),
-            "response": rollout.text,
-            "extracted": rollout.verdict.extracted,
-            "status": rollout.verdict.status,
-            "reward": rollout.verdict.reward,
-            "advantage": advantage,
-            "finish": rollout.sampled.finish,
-            "tokens": len(rollout.sampled.tokens),
-        }
 
 
 def about_gold(gold: Gold) -> dict[str, Any]:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from vergence.train.backend import Group
+from vergence.train.masters import masters_of
 
 MASTER = "master"
 
@@ -46,6 +47,21 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Te
         else:
             state.setdefault(int(index), {})[name] = backend.share_of(value, weight)
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def optimizer_bytes(optimizer: torch.optim.Optimizer, backend: Group) -> int:
+    """How many bytes that comes to, before the first step too: two moments of each weight, and float32 copies of narrow
+    ones.
+
+    >>> from vergence.train.backend import ONE
+    >>> from vergence.train.masters import Masters
+    >>> weight = torch.zeros(10, dtype=torch.bfloat16)
+    >>> optimizer_bytes(torch.optim.AdamW([weight.float()]), ONE), optimizer_bytes(Masters([weight]), ONE)
+    (80, 120)
+    """
+    weights = _weights(optimizer)
+    copied = [one for one in weights if backend.is_master(one)] or masters_of(optimizer)
+    return sum(2 * one.nbytes for one in weights) + sum(one.nbytes for one in copied)
 
 
 def _weights(optimizer: torch.optim.Optimizer) -> list[Tensor]:

@@ -11,9 +11,11 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
+
+from vergence.disk import mib
 
 AGAIN = 1.0
 """Seconds after which `OutOfTime` is raised once more, where it was raised in vain: some code lets nothing through."""
@@ -37,13 +39,23 @@ class Stop:
     Args:
         grace: seconds from SIGTERM to the end.
         size: bytes of a checkpoint, by which is told how long the first one takes.
+        tell: told, here and after the first save, where the grace period is shorter than saving takes.
     """
 
-    def __init__(self, grace: float, size: int = 0) -> None:
-        self.grace = grace
+    def __init__(self, grace: float, size: int = 0, tell: Callable[[str], None] = lambda _: None) -> None:
+        self.grace, self.tell = grace, tell
         self.asked = self.terminated = False
         """Whether it was asked to stop; and whether by SIGTERM."""
-        self._save, self._held = 1.0 + size / SPEED, False
+        self._save, self._held, self._calm, self._measured = 1.0 + size / SPEED, False, False, False
+        self._warn(f"is guessed to take {self._save:.0f} s ({mib(size)})")
+
+    def _warn(self, how: str) -> None:
+        if (needed := SLOWER * self._save) > self.grace:
+            self.tell(
+                f"warning, a save {how}, and --grace is {self.grace:g}: after SIGTERM the run may be killed before it "
+                f"is saved. Have it given {needed:.0f} s or more until it is killed (Kubernetes: "
+                f"terminationGracePeriodSeconds; Slurm: KillWait, or --signal TERM@SECONDS), and give --grace as much"
+            )
 
     def before_saving(self) -> float:
         """Seconds from SIGTERM on after which nothing but saving is done.
@@ -73,9 +85,13 @@ class Stop:
             since = time.monotonic()
             yield
             self._save = max(1.0, time.monotonic() - since)
+        if not self._measured:
+            self._measured = True
+            self._warn(f"took {self._save:.0f} s")
 
     def calm(self) -> None:
-        """From here on nothing is given up any more."""
+        """From here on nothing is given up any more, whatever is asked."""
+        self._calm = True
         if self.terminated:
             signal.setitimer(signal.ITIMER_REAL, 0.0)
 
@@ -85,16 +101,18 @@ class Stop:
         Raises:
             OutOfTime: unless something would be half done; then it is tried again soon.
         """
-        if not self._held:
+        if not (self._held or self._calm):
             raise OutOfTime
 
 
 @contextmanager
-def stopping(grace: float, size: int = 0, *, alone: bool = True, told: bool = True) -> Iterator[Stop]:
+def stopping(
+    grace: float, size: int = 0, *, alone: bool = True, told: bool = True, tell: Callable[[str], None] = lambda _: None
+) -> Iterator[Stop]:
     """What Ctrl-C and SIGTERM say, while this is open; nothing in a thread, which hears no signals.
 
     Args:
-        grace, size: as of `Stop`.
+        grace, size, tell: as of `Stop`.
         alone: whether this process trains alone. Several agree at a step's end, whoever of them was asked, so they all
             finish it: none is given up.
         told: whether it is said, on standard error.
@@ -102,7 +120,7 @@ def stopping(grace: float, size: int = 0, *, alone: bool = True, told: bool = Tr
     Yields:
         What is asked whether to stop.
     """
-    stop = Stop(grace, size)
+    stop = Stop(grace, size, tell)
     if threading.current_thread() is not threading.main_thread():
         yield stop
         return

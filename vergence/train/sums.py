@@ -39,6 +39,8 @@ def damage(checkpoint: Path, *, trainer: bool = True) -> str:
     Args:
         trainer: whether what only a resumed run needs is read too: twice the size of the weights, and more.
     """
+    if (checkpoint / STATE).exists() and not (checkpoint / STATE).is_file():
+        return f"{STATE} is no file"  # but a pipe, which would be waited for, or a device, which never ends
     try:
         state = json.loads((checkpoint / STATE).read_bytes())
         number = state.get("files")

@@ -17,7 +17,7 @@ from vergence.scenes.speech import value_spans
 from vergence.train.ask import view_key
 from vergence.train.checkpoint import Pending
 from vergence.train.parts import WATCHED, Parts, shows_captions
-from vergence.train.run import rollout_records
+from vergence.train.recorded import rollout_records
 from vergence.train.watch import chosen_by, watched_views
 from vergence.types import BT, Batch, Mask, Method, Original, Rollout, Scene, Stats, ViewSpec
 
