@@ -121,6 +121,7 @@ def forked(
         log: where what it says goes; by default to a file beside the folder.
     """
     board, log = Board(), log or folder.with_name(f"{folder.name}.said")
+    log.write_bytes(b"")  # a child may be killed before it says anything
     since = time.monotonic()
     sys.stdout.flush()
     sys.stderr.flush()
