@@ -30,6 +30,7 @@ from safetensors.torch import load_file, save_file
 
 from vergence.cli import main
 from vergence.commands.looking import checkpoints_of
+from vergence.models.folder import refuse_endless
 from vergence.models.policy import SEEDLING, load
 from vergence.report.compare import compare
 from vergence.report.drawn import scenes_of
@@ -318,6 +319,16 @@ def test_a_model_of_endless_layers_is_refused_before_one_is_made(stranger, capsy
     with pytest.raises(SystemExit):
         main(COMMANDS["eval"])
     assert "has num_hidden_layers 100000000 in its config.json, which no model has" in capsys.readouterr().err
+
+
+def test_sizes_of_layers_and_experts_are_not_their_number(tmp_path):
+    """As published models have them: Qwen2-MoE's, DeepSeek's and others'."""
+    sizes = {"shared_expert_intermediate_size": 5632, "moe_layer_size": 9000, "block_size": 4096, "num_experts": 512}
+    (tmp_path / "config.json").write_text(json.dumps({"text_config": sizes}))
+    refuse_endless(tmp_path, tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps({"text_config": sizes | {"n_routed_experts": 10**7}}))
+    with pytest.raises(UserError, match="n_routed_experts 10000000"):
+        refuse_endless(tmp_path, tmp_path)
 
 
 @pytest.mark.parametrize("name", ["audit", "evaluation"])

@@ -17,6 +17,8 @@ from vergence.types import UserError
 
 MOST_PARTS = 2000
 """Layers of a model, or experts in one of them."""
+PARTS = re.compile(r"(?:n|num)_(?:\w+_)?(?:layers?|experts?|blocks?)|depth|layers|(?:en|de)coder_layers")
+"""The fields of a config that count them; others with such words are sizes (`shared_expert_intermediate_size`)."""
 BROKEN = (
     *(OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError, ImportError),
     *(SafetensorError, StrictDataclassError),
@@ -93,7 +95,7 @@ def refuse_endless(where: Path, path: str | Path) -> None:
         for name, value in part.items() if isinstance(part, dict) else ():
             if isinstance(value, dict):
                 waiting.append(value)
-            elif isinstance(value, int) and value > MOST_PARTS and re.search("layer|depth|expert|block", name):
+            elif isinstance(value, int) and value > MOST_PARTS and PARTS.fullmatch(name):
                 raise UserError(
                     f"{path} has {name[:40]} {str(value)[:20]} in its config.json, which no model has; mend it"
                 )
