@@ -16,6 +16,7 @@ from vergence.report.drawing import marks
 from vergence.report.page import report
 from vergence.report.template import templates
 from vergence.rewards.completion import read_completion
+from vergence.rewards.rows import asked
 from vergence.scenes.embedded import of_key
 from vergence.scenes.files import read, read_rows
 from vergence.scenes.question import shown
@@ -283,6 +284,12 @@ def test_what_cannot_be_seen_is_seen_in_a_page(run):
     assert not set("\u202e\u2066\x1b\x00") & set(text)
     assert "4⟨U+202E⟩2␛[31m" in text
     assert templates().from_string("{{ a }}").render(a="<\u202e>") == "&lt;⟨U+202E⟩&gt;"
+
+
+def test_a_row_with_an_endless_name_is_told_in_short():
+    with pytest.raises(UserError, match="no field 'gold'; it has 'response', 'xxx") as told:
+        asked({"response": "4", "x" * 30_000: 1})
+    assert len(str(told.value)) < 200
 
 
 def test_a_world_may_have_half_of_a_pair_in_its_name(run):

@@ -224,7 +224,8 @@ def values_of(record: Mapping[str, Any], by: str) -> list[float]:
         UserError: nothing of that name was measured.
     """
     if by not in record["stats"]:
-        raise UserError(f"nothing called {by!r} was measured; take one of {', '.join(map(repr, record['stats']))}")
+        names = ", ".join(repr(name)[:40] for name in record["stats"])
+        raise UserError(f"nothing called {by!r} was measured; take one of {names}")
     return [0.0 if value is None or isnan(value) else value for value in record["stats"][by]]
 
 

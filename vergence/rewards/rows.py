@@ -65,7 +65,8 @@ def asked(fields: Mapping[str, Any]) -> tuple[str, Gold]:
     """
     for name in ("gold", "response"):
         if name not in fields:
-            raise UserError(f"no field {name!r}; it has {', '.join(map(repr, list(fields)[:10])) or 'none'}")
+            there = ", ".join(repr(one)[:40] for one in list(fields)[:10])
+            raise UserError(f"no field {name!r}; it has {there or 'none'}")
     response, kind, choices = fields["response"], fields.get("kind"), _choices(fields.get("choices"))
     if not isinstance(response, str):
         raise UserError(f"response: {json.dumps(response)[:80]} is no text")
