@@ -313,6 +313,12 @@ def test_what_a_figure_says_is_visible():
     assert not set("\u202e\x07") & set(marks({"a\u202e\x07b": estimate, "c": estimate}, said="at a\u202e"))
 
 
+def test_endless_names_of_statistics_are_told_in_short():
+    with pytest.raises(UserError, match="nothing called 'bbb") as told:
+        scale_of([{"tokens": ["a"], "stats": {"x" * 20_000: [None]}, "looks": None}], "b" * 20_000)
+    assert len(str(told.value)) < 200
+
+
 def test_the_name_of_a_statistic_is_not_obeyed():
     record = {"tokens": ["a"], "stats": {"kl\x1b]0;owned\x07\ud800": [1.0]}, "looks": None}
     assert not set("\x1b\x07\ud800") & set(legend(scale_of([record], *record["stats"])).plain)

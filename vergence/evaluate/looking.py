@@ -225,7 +225,7 @@ def values_of(record: Mapping[str, Any], by: str) -> list[float]:
     """
     if by not in record["stats"]:
         names = ", ".join(repr(name)[:40] for name in record["stats"])
-        raise UserError(f"nothing called {by!r} was measured; take one of {names}")
+        raise UserError(f"nothing called {repr(by)[:80]} was measured; take one of {names}")
     return [0.0 if value is None or isnan(value) else value for value in record["stats"][by]]
 
 

@@ -66,7 +66,7 @@ def scale_of(records: Sequence[Mapping[str, Any]], by: str) -> Scale:
     values = [value for record in records for value in record["stats"].get(by, ()) if value is not None]
     if not values:
         names = dict.fromkeys(repr(name)[:40] for record in records for name in record["stats"])
-        raise UserError(f"nothing called {by!r} was measured; --by takes {', '.join(names) or 'nothing here'}")
+        raise UserError(f"nothing called {repr(by)[:80]} was measured; --by takes {', '.join(names) or 'nothing here'}")
     high = float(np.quantile(np.abs(values), 0.98))
     # a divergence is rounded to just below zero at times: that is no sign
     return Scale(by, -high if min(values) < -1e-3 else 0.0, high)
