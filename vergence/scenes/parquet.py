@@ -28,6 +28,8 @@ class Shard:
     """The first row of each row group, and one past the last row."""
     footer: Any = field(repr=False, compare=False)
     unit: str = "row"
+    at_once: dict[int, int] = field(default_factory=dict, repr=False, compare=False)
+    """Row group -> how many rows are decoded at once, of those that have been looked at."""
 
     @property
     def size(self) -> int:
@@ -62,15 +64,22 @@ class Shard:
     def _batches(self, group: int) -> Iterator[Any]:
         from pyarrow.parquet import ParquetFile
 
-        described = self.footer.row_group(group)
-        size, repeated = max(1, described.total_byte_size), max(1, _repeated(described))
-        rows = max(1, min(64, AT_ONCE * described.num_rows // size, MOST_AT_ONCE // repeated))
         with ParquetFile(self.file, metadata=self.footer, buffer_size=2**20) as file:
-            yield from file.iter_batches(rows, row_groups=[group], use_threads=False)
+            if group not in self.at_once:
+                # raises where a column is not as the footer says; to ask `group.column` for it would end the process
+                next(file.iter_batches(1, row_groups=[group], use_threads=False), None)
+                self.at_once[group] = _at_once(self.footer.row_group(group))
+            yield from file.iter_batches(self.at_once[group], row_groups=[group], use_threads=False)
 
     def _damaged(self, number: int, reason: Exception) -> Refused:
         said = " ".join(str(reason).split())[:200]
         return Refused(self.file, number, "", f"cannot be read ({said})", "write the file again, or copy it again")
+
+
+def _at_once(group: Any) -> int:
+    """How many of a row group's rows are decoded at once."""
+    size, repeated = max(1, group.total_byte_size), max(1, _repeated(group))
+    return max(1, min(64, AT_ONCE * group.num_rows // size, MOST_AT_ONCE // repeated))
 
 
 def _repeated(group: Any) -> int:
