@@ -318,12 +318,12 @@ def test_a_model_of_endless_layers_is_refused_before_one_is_made(stranger, capsy
     path.write_text(json.dumps(config))
     with pytest.raises(SystemExit):
         main(COMMANDS["eval"])
-    assert "has num_hidden_layers 100000000 in its config.json, which no model has" in capsys.readouterr().err
+    assert "has num_hidden_layers 100000000 in its config.json, and no model has that many" in capsys.readouterr().err
 
 
 def test_sizes_of_layers_and_experts_are_not_their_number(tmp_path):
     """As published models have them: Qwen2-MoE's, DeepSeek's and others'."""
-    sizes = {"shared_expert_intermediate_size": 5632, "moe_layer_size": 9000, "block_size": 4096, "num_experts": 512}
+    sizes = {"shared_expert_intermediate_size": 5632, "moe_layer_size": 9000, "block_size": 4096, "num_experts": 16_384}
     (tmp_path / "config.json").write_text(json.dumps({"text_config": sizes}))
     refuse_endless(tmp_path, tmp_path)
     (tmp_path / "config.json").write_text(json.dumps({"text_config": sizes | {"n_routed_experts": 10**7}}))

@@ -142,7 +142,6 @@ BOUNDS = [
     Bound("KL hacking", "0.1 above their start", lambda x: harm({}, {UNPARSED: x}), 0.099, 0.101),
     Bound("KL hacking", "at 5 times its start", lambda x: harm({CLIP: 0.002}, {CLIP: 0.002 * x}), 4.95, 5.05),
     Bound("KL hacking", "0.005 or more", lambda x: harm({CLIP: 0.0005}, {CLIP: x}), 0.00495, 0.00505),
-    Bound("KL hacking", "0.005 or more", lambda x: log({}, {KL: 1.0, CLIP: x}, first=4, after=3), 0.00495, 0.00505),
     Bound("looks less", "0.4 of its start", lambda x: log({}, {KL: 0.25 * x}), 0.404, 0.396),
     Bound("looks less", "two watched rounds in a row", lambda x: log({}, {KL: 0.05}, after=x), 1, 2),
     Bound("looks less", "", lambda x: log({}, {KL: 0.05}, first=x, after=2), 1, 2),

@@ -27,16 +27,17 @@ def kl_hacking(past: Past) -> Seen | None:
     papo = past.now("loss/perception") < 0
     if not papo and "loss/contrast" not in past.names():
         return None
+    clipped = past.start(CLIP)
     harms = {
         "accuracy falls": past.fallen(RIGHT, 0.8, 2.0),
         "responses are cut off": past.risen(CUT, 0.1),
         "responses hold no answer": past.risen(UNPARSED, 0.1),
-        "the upper clip climbs": past.now(CLIP) >= max(0.005, 5 * (past.start(CLIP) or 0.0)),
+        "the upper clip climbs": clipped is not None and past.now(CLIP) >= max(0.005, 5 * clipped),
     }
     surged = [name for name in (*MASKED, "loss/perception") if past.grown(name, 4.0 if "variance" in name else 2.5)]
     if papo:
         surged += [name for name in ("entropy", "perception/entropy_masked") if past.grown(name, 2.0)]
-        if not surged and harms["the upper clip climbs"] and past.start(CLIP) is not None:
+        if not surged and harms["the upper clip climbs"]:
             surged, harms["the upper clip climbs"] = [CLIP], False
     seen = [harm for harm, is_seen in harms.items() if is_seen]
     if not surged or not seen:

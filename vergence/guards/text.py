@@ -35,21 +35,29 @@ _ENDS = (
     rf"(?:the|this|your|our) (?:question|prompt|message|problem|input|request|query|conversation|chat))(?!\w))"
 )
 """What may follow where the image itself is meant, and not something in it: a pause, or another thought."""
+_MEANT = (
+    rf"(?:{_ENDS}|(?= (?:clearly|myself|itself|file|(?:above|below)(?! \d)|right now|at the moment|for viewing|due to|"
+    rf"by the user|white|black|mentioned|described|referenced|referred|associated|attached|"
+    rf"that (?:i|you|we|the (?:question|problem))|with (?:no|nothing)|in my)(?!\w)))"
+)
+"""The same of the image by its own name: `it` and `anything` may be of something in it."""
 _DRAWN = "(?>图(?:片|像|形|表|示|画)?|照片)"
 _DISOWNED = re.compile(
     "|".join(
         (
-            rf"\b{_SHOWN} {_IS}(?: to be)?(?: an?)? ?{_GONE}{_ENDS}",
+            rf"\b{_SHOWN} {_IS}(?: to be)?(?: an?)? ?{_GONE}{_MEANT}",
             rf"\b{_SHOWN} (?:isn't|aren't|wasn't|can't be|cannot be|could not be|did not|didn't) "
             rf"(?:{_GIVEN}|load){_ENDS}",
-            rf"\b(?:there is|there's|there was|there are|i have|i see|i can see|i was given|i got) no {_SHOWN}{_ENDS}",
-            rf"\bno {_SHOWN} {_BEEN} {_GIVEN}{_ENDS}",
+            rf"\b(?:there is|there's|there was|there are|i have|i see|i can see|i was given|i got) no {_SHOWN}{_MEANT}",
+            rf"\bno {_SHOWN} {_BEEN} {_GIVEN}{_MEANT}",
             r"\b(?:given|with|shows|is|have|got|see) (?:only )?(?:the |an? )?blank "
             r"(?:image|picture|photo|screenshot)s?\b",
             rf"\b(?:missing|without (?:the|an|any|access to (?:the|an|any)|seeing (?:the|an|any))) "
             rf"(?:image|picture|photo|screenshot)s?{_ENDS}",
             rf"\b{_UNABLE} (?:\w+ )?(?:see|view|access|open|load|process|receive|have access to) {_THE}"
-            rf"(?:{_SHOWN}|it|anything){_ENDS}",
+            rf"{_SHOWN}{_MEANT}",
+            rf"\b(?:i|we)(?:'m| am)? (?:cannot|can't|could not|couldn't|unable to) (?:\w+ )?"
+            rf"(?:see|view|access|open|load) (?:it|anything){_ENDS}",
             rf"\b(?:i|we)(?: still)? (?:don't|do not|didn't|did not) (?:\w+ )?(?:have|get) {_THE}{_SHOWN}{_ENDS}",
             rf"\b(?:have|has|having) no access to {_THE}{_SHOWN}{_ENDS}",
             rf"\b(?:haven't|have not|hasn't|has not|wasn't|was not|weren't|were not)(?: been)? "
@@ -57,7 +65,7 @@ _DISOWNED = re.compile(
             rf"\bplease (?:\w+ )?(?:provide|upload|attach|share|send|include)(?: me)? {_THE}{_SHOWN}{_ENDS}",
             rf"(?:看不[到见清]|看不太清|没(?:有)?看[到见]|(?:无法|不能|没法)(?:直接)?(?:看[到见清]?|查看|访问|打开|加载)|请(?:您|你)?(?:先)?(?:提供|上传)|"
             rf"(?:没有|未|未能|并未|没)(?:提供|给出|附上?|上传|收到|显示)|缺少|缺失)(?:了|到)?(?:任何|这张|该|此|您的|你的|题目的|原|相关的?|完整的)*"
-            rf"{_DRAWN}(?![中里上内的所片像形表示画])",
+            rf"{_DRAWN}(?![中里上内的所片像形表示画例标钉书])",
             r"(?:没有|无|并无)(?:任何)?图[像片]",
             rf"{_DRAWN}(?:似乎|好像|看起来|完全|可能|其实)*(?:是|为|显示为)?(?:完全|一片|全|张?)*"
             rf"(?:空白|全黑|全白|缺失|(?:无法|不能)(?:显示|看[到见清]|查看|加载|打开)|(?:没有|未|并未|没)(?:提供|给出|附上?|上传|显示|加载))"

@@ -15,9 +15,11 @@ from safetensors import SafetensorError
 
 from vergence.types import UserError
 
-MOST_PARTS = 2000
+MOST_PARTS = 20_000
 """Layers of a model, or experts in one of them."""
-PARTS = re.compile(r"(?:n|num)_(?:\w+_)?(?:layers?|experts?|blocks?)|depth|layers|(?:en|de)coder_layers")
+PARTS = re.compile(
+    r"(?:\w+_)?(?:n|num)_(?:\w+_)?(?:layers?|experts?|blocks?)|\w*hidden_layers|layer_count|depth|(?:(?:en|de)coder_)?layers"
+)
 """The fields of a config that count them; others with such words are sizes (`shared_expert_intermediate_size`)."""
 BROKEN = (
     *(OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError, ImportError),
@@ -97,7 +99,7 @@ def refuse_endless(where: Path, path: str | Path) -> None:
                 waiting.append(value)
             elif isinstance(value, int) and value > MOST_PARTS and PARTS.fullmatch(name):
                 raise UserError(
-                    f"{path} has {name[:40]} {str(value)[:20]} in its config.json, which no model has; mend it"
+                    f"{path} has {name[:40]} {str(value)[:20]} in its config.json, and no model has that many; mend it"
                 )
 
 

@@ -50,7 +50,9 @@ def scenes_of(config: Config, data: Data, pictures: str = "") -> Source:
     """
     named = f" (its config names {config.pictures[:200]!r}: give --pictures)" if config.pictures else ""
     if config.scenes != "embedded" and not data.get("content"):
-        return Without(f"the run does not say what was in {config.scenes[:200]!r}: its {FILE} is missing")
+        return Without(
+            f"the run does not say what was in {config.scenes[:200]!r}: its {FILE} is missing, or does not say it"
+        )
     try:
         source = open_data(replace(config, skip_refused=True, pictures=pictures), fetch=False)
     except UserError as error:

@@ -33,8 +33,10 @@ def files_of(path: Path, *, trusted: bool = True) -> tuple[Path, list[Path]]:
             raise UserError(f"{path} is none of {', '.join(ENDINGS)}; convert it to one of these")
         return path.parent, [path]
     if is_pattern:
-        if "**" in path.parts or (has_signs(path.parent) and not trusted):
-            raise UserError(f"{path}: ** is not known, nor do patterns of a config alone search folders; name a folder")
+        if "**" in path.parts:
+            raise UserError(f"{path}: ** is no pattern; name the folder, which is read with all that is below it")
+        if has_signs(path.parent) and not trusted:
+            raise UserError(f"{path}: a pattern of a config alone searches no folders; name it yourself")
         fixed = re.split(r"[*?\[]", str(path))[0]
         root = Path(fixed if fixed.endswith("/") else Path(fixed).parent)
         files = [Path(found) for found in glob.glob(str(path)) if Path(found).is_file()]
@@ -67,7 +69,10 @@ def _refuse_links_out(root: Path, files: Sequence[Path]) -> None:
         home = snapshots.parent
     for file in files:
         if not file.resolve().is_relative_to(home):
-            raise UserError(f"{file} is a link that leads out of {root}, and is not followed; name the file itself")
+            raise UserError(
+                f"{file} is a link that leads out of {root}, and is not followed: put the files themselves there, as "
+                f"cp -rL does, or name one alone"
+            )
 
 
 def below(folder: Path, most: int | None = None, *, hidden: bool = False) -> Iterator[Path]:
