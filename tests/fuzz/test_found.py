@@ -286,6 +286,14 @@ def test_what_cannot_be_seen_is_seen_in_a_page(run):
     assert templates().from_string("{{ a }}").render(a="<\u202e>") == "&lt;⟨U+202E⟩&gt;"
 
 
+def test_a_picture_with_an_endless_name_is_refused_in_short(tmp_path):
+    rows = [{"question": "?", "answer": "1", "image": "a.png" + "a" * 30_000}]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    refused = read(tmp_path / "rows.jsonl").refused
+    assert "is not a path" in str(refused[0])
+    assert len(str(refused[0])) < 1000
+
+
 def test_a_row_with_an_endless_name_is_told_in_short():
     with pytest.raises(UserError, match="no field 'gold'; it has 'response', 'xxx") as told:
         asked({"response": "4", "x" * 30_000: 1})

@@ -263,6 +263,9 @@ def test_a_record_reads_back_as_what_was_counted(tmp_path, monkeypatch):
         lambda lines: lines[1].pop("scene"),
         lambda lines: lines[1].update(image=[{}]),
         lambda lines: lines[1].update(image=3),
+        lambda lines: lines[1].update(image=[10**400]),
+        lambda lines: lines[1].update(image=[-1]),
+        lambda lines: lines[0].update(samples=10**400),
     ],
 )
 def test_a_record_whose_content_is_damaged_is_told(tmp_path, damage):

@@ -125,7 +125,7 @@ def _path(column: str, name: str, place: Place) -> Path:
                     return path
                 found.append(path)
         except (OSError, ValueError) as reason:  # too long for the file system; a null
-            raise Unfit(column, f"{name[:80]!r} is not a path ({reason}); write the picture's") from reason
+            raise Unfit(column, f"{name[:80]!r} is not a path ({str(reason)[:80]}); write the picture's") from reason
     if not found:  # a data set from elsewhere must not read other files of this machine
         remedy = "copy the picture there, and write a relative path, or name the folder that has it with --pictures"
         raise Unfit(column, f"{name[:200]!r} leads out of the file's folder; {remedy}")

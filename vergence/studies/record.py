@@ -27,6 +27,8 @@ CONDITIONS = ("image", "blank", "best")
 last."""
 COUNTED = ("right", "false_facts", *ERRORS, "unparsed", "cut_off", "timed_out")
 """What is counted of the answers to a question, in the order of a file that does not say another."""
+MOST = 2**31
+"""Answers to a question, beyond which a count is none."""
 SHAPE = {
     "config": (dict,),
     "seconds": (int, float),
@@ -119,7 +121,7 @@ def read(path: Path) -> Kept:
     try:
         header, named = lines[0], lines[0]["counted"]
         kept = Kept(header=header, questions=tuple(_named(one, named) for one in lines[1:]))
-        sound = all(type(header[name]) in kinds for name, kinds in SHAPE.items()) and header["samples"] > 0
+        sound = all(type(header[name]) in kinds for name, kinds in SHAPE.items()) and 0 < header["samples"] <= MOST
         sound = sound and all(isinstance(name, str) for name in (*named, *header["elsewhere"]))
         kept.config  # noqa: B018  # it is read now, so that what is wrong with it is said of this file
     except (KeyError, TypeError, AttributeError, ValueError, UserError):
@@ -169,7 +171,7 @@ def _listed(counts: Mapping[str, int]) -> list[int]:
 def _named(line: Mapping[str, Any], named: Sequence[str]) -> dict[str, Any]:
     found: dict[str, Any] = {name: str(line[name]) for name in ("scene", "world")}
     for condition in line.keys() & set(CONDITIONS):
-        if not all(type(number) is int for number in line[condition]):
+        if not all(type(number) is int and 0 <= number <= MOST for number in line[condition]):
             raise TypeError(f"{condition} holds no counts")
         found[condition] = {name: number for name, number in zip(named, line[condition], strict=False) if number}
     return found
