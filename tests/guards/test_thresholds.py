@@ -289,3 +289,9 @@ def test_looks_less_is_told_with_the_gain_where_there_is_one():
         lines = log({}, {RIGHT: 0.8 + gain})
         (found,) = raised([{**line, KL: 0.25 if line["step"] < FIRST + 5 else 0.05} for line in lines])
         assert ("before you believe the gain" in found.said) == is_said
+
+
+def test_an_upper_clip_that_has_no_start_yet_does_not_climb():
+    """0.006 from the first step on, while the KL to the masked view surges within few watched rounds."""
+    assert raised(log({}, {KL: 1.0, CLIP: 0.006}, first=4, after=3)) == []
+    assert [one.name for one in raised(log({CLIP: 0.0005}, {KL: 1.0, CLIP: 0.006}))] == ["KL hacking"]
